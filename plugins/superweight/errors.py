@@ -1,0 +1,53 @@
+"""What can go wrong, as exceptions whose message says what was expected, what was found, and what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+InfraReason = Literal[
+    "offline",  # no route to the host that has it
+    "unauthorised",  # 401 or 403: a token is missing or not good enough
+    "not-found",  # 404, or a path that is not there
+    "hash-mismatch",  # the bytes are not the pinned ones
+    "disk-full",
+    "corrupt",  # cut short, or a header that lies
+    "missing-tensor",  # a shard or a tensor that the model needs is not in the checkpoint
+    "non-finite",  # NaN or infinity where a number belongs
+    "pickle",  # a checkpoint format that runs code when it is read
+    "unsupported",  # readable, but not something this library can gate
+    "too-short",  # a corpus with less than one window
+    "recipe-mismatch",  # a recipe that fits no module of the model
+    "missing-package",  # an optional dependency is not installed
+    "interrupted",
+    "crash",  # anything unforeseen
+]
+
+
+class SuperweightError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class CardError(SuperweightError):
+    """A card that cannot be used: names the file, the key path, what was found and what is allowed."""
+
+
+class InfraError(SuperweightError):
+    """A measurement that could not be made: the run turns red, and nothing is said about the model.
+
+    Args:
+        message: what was expected, what was found, where, and what to do.
+        reason: one of `InfraReason`, for machines.
+
+    """
+
+    def __init__(self, message: str, *, reason: InfraReason) -> None:
+        super().__init__(message)
+        self.reason: InfraReason = reason
+
+
+class GateFailure(AssertionError):  # noqa: N818 - an outcome, not an error
+    """A gate that did not pass; its text is the whole argument."""
+
+
+class Inconclusive(UserWarning):
+    """A gate that the measured items cannot decide."""
