@@ -1,0 +1,57 @@
+"""What every card shares: frozen pydantic models that refuse unknown keys, and the coordinate of a super weight."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Identifier = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9.\-_]*$", max_length=80, description="lower-case letters, digits, '.', '-', '_'"),
+]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 lower-case hexadecimal digits")]
+Status = Literal["causal", "spoke", "inert", "listed", "corrected"]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know and does not coerce one type into another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Coordinate(Strict):
+    """A scalar of a down projection, Hugging Face orientation: row = output channel, column = input channel."""
+
+    layer: int = Field(ge=0, description="index of the decoder layer")
+    expert: int | None = Field(default=None, ge=0, description="index of the expert in a mixture-of-experts layer")
+    row: int = Field(ge=0, description="output channel")
+    column: int = Field(ge=0, description="input channel")
+
+    @property
+    def key(self) -> tuple[int, int, int, int]:
+        """`(layer, expert or -1, row, column)`: sortable, equal exactly for the same scalar."""
+        return (self.layer, -1 if self.expert is None else self.expert, self.row, self.column)
+
+    def __str__(self) -> str:
+        where = f"layer {self.layer}" if self.expert is None else f"layer {self.layer} expert {self.expert}"
+        return f"{where} [{self.row}, {self.column}]"
+
+
+class KnownSuperWeight(Coordinate):
+    """A super weight as published or measured, with its standing."""
+
+    value: float | None = Field(default=None, description="the published value, to the digits it was printed with")
+    status: Status
+    source: str = Field(min_length=1, description="who says so: paper, code, replication or measurement")
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """The bare coordinate."""
+        return Coordinate(layer=self.layer, expert=self.expert, row=self.row, column=self.column)
+
+
+def slug(text: str) -> str:
+    """Turn a hub id or a path into a card identifier: `mistralai/Mistral-7B` → `mistralai-mistral-7b`."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:80] or "model"

@@ -1,0 +1,209 @@
+"""All cards at hand: the built-in ones and a user's own, read once, checked against each other."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from superweight.cards.base import Strict, slug
+from superweight.cards.data import CorpusCard, TaskCard, TextFile
+from superweight.cards.gate import GateCard, TierCard
+from superweight.cards.model import ModelCard
+from superweight.cards.recipe import RecipeCard, SmoothQuant
+from superweight.cards.source import DirectorySource, GgufSource, HubSource
+from superweight.errors import CardError
+
+Card = TypeVar("Card", bound=Strict)
+
+_FOLDERS: dict[str, type[Strict]] = {
+    "models": ModelCard,
+    "recipes": RecipeCard,
+    "corpora": CorpusCard,
+    "tasks": TaskCard,
+    "gates": GateCard,
+    "tiers": TierCard,
+}
+
+
+def builtin_cards() -> Path:
+    """The directory of the cards that ship: `fixtures/` in a checkout, package data in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1] / "fixtures"
+    return checkout if checkout.is_dir() else package / "fixtures"
+
+
+def read_card(path: Path, kind: type[Card]) -> Card:
+    """Read and validate one card.
+
+    Raises:
+        CardError: the file cannot be read, is not TOML, or does not fit the card; names the file, each key path,
+            what was found and what is allowed.
+
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(
+            f"{path}: cannot be read ({error.strerror or error}). Expected a {kind.__name__} in TOML."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: is not valid TOML: {error}") from error
+    try:
+        card = kind.model_validate(raw)
+    except ValidationError as error:
+        raise CardError(_explain(path, kind, error)) from error
+    return _with_absolute_paths(card, path.parent)
+
+
+def _explain(path: Path, kind: type[Strict], error: ValidationError) -> str:
+    lines = [f"{path}: not a valid {kind.__name__}"]
+    for problem in error.errors(include_url=False):
+        tags = {tag for source in ("hub", "directory", "gguf", "wheel", "file") for tag in (source,)}
+        keys = [str(part) for part in problem["loc"] if not (part in tags and len(problem["loc"]) > 1)]
+        found = problem.get("input")
+        shown = "" if problem["type"] == "missing" or isinstance(found, dict) else f" (found: {found!r})"
+        allowed = _allowed_keys(kind, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
+        lines.append(f"  {'.'.join(keys) or '(card)'}: {problem['msg']}{shown}{allowed}")
+    return "\n".join(lines)
+
+
+def _allowed_keys(kind: type[Strict], location: tuple[int | str, ...]) -> str:
+    if len(location) == 1:
+        return f"; allowed keys: {', '.join(kind.model_fields)}"
+    return ""
+
+
+def _with_absolute_paths(card: Card, folder: Path) -> Card:
+    """Paths inside a card are relative to the card."""
+    source = getattr(card, "source", None)
+    if isinstance(source, DirectorySource | GgufSource | TextFile):
+        return card.model_copy(
+            update={"source": source.model_copy(update={"path": str((folder / source.path).resolve())})}
+        )
+    if isinstance(card, TaskCard) and card.task.endswith((".yaml", ".yml")):
+        return card.model_copy(update={"task": str((folder / card.task).resolve())})
+    return card
+
+
+@dataclass(frozen=True)
+class Library:
+    """Every card by id."""
+
+    models: Mapping[str, ModelCard] = field(default_factory=dict)
+    recipes: Mapping[str, RecipeCard] = field(default_factory=dict)
+    corpora: Mapping[str, CorpusCard] = field(default_factory=dict)
+    tasks: Mapping[str, TaskCard] = field(default_factory=dict)
+    gates: Mapping[str, GateCard] = field(default_factory=dict)
+    tiers: Mapping[str, TierCard] = field(default_factory=dict)
+
+    def model(self, argument: str) -> ModelCard:
+        """A model by card id, or an ad-hoc card for a directory, a `.gguf` file or a hub id (`name[@revision]`)."""
+        return self.models.get(argument) or model_from_argument(argument, self.models)
+
+    def recipe(self, argument: str) -> RecipeCard:
+        """A recipe by card id or by the path of a card.
+
+        Raises:
+            CardError: neither a known id nor a file.
+
+        """
+        if argument in self.recipes:
+            return self.recipes[argument]
+        path = Path(argument)
+        if path.suffix == ".toml" or path.exists():
+            return read_card(path, RecipeCard)
+        raise CardError(
+            f"recipe '{argument}' is neither a card id nor a TOML file. Known ids: {', '.join(self.recipes)}"
+        )
+
+
+def model_from_argument(argument: str, known: Iterable[str] = ()) -> ModelCard:
+    """A model card made from a path or a hub id, with nothing claimed about its super weights.
+
+    Raises:
+        CardError: the argument is no directory, no `.gguf` file and no hub id.
+
+    """
+    path = Path(argument).expanduser()
+    source: DirectorySource | GgufSource | HubSource
+    if path.is_dir():
+        source = DirectorySource(kind="directory", path=str(path.resolve()))
+        name = path.resolve().name
+    elif path.suffix == ".gguf":
+        source = GgufSource(kind="gguf", path=str(path.resolve()))
+        name = path.stem
+    elif argument.count("/") == 1 and not argument.startswith((".", "/", "~")):
+        repository, _, revision = argument.partition("@")
+        source = HubSource(kind="hub", repository=repository, revision=revision or "main")
+        name = repository
+    else:
+        raise CardError(
+            f"model '{argument}' is neither a card id, a directory that exists, a .gguf file nor a hub id "
+            f"(organisation/name or organisation/name@revision). Known ids: {', '.join(known)}"
+        )
+    return ModelCard(id=slug(name), title=argument, source=source, known=False)
+
+
+def load_library(extra: Sequence[Path] = ()) -> Library:
+    """Read the built-in cards and those of `extra` directories, which may replace built-in ones of the same id.
+
+    Each directory holds `models/ recipes/ corpora/ tasks/ gates/ tiers/`, any of which may be missing.
+
+    Raises:
+        CardError: a directory does not exist, a card is bad, two cards of one directory share an id, or a card
+            names another that does not exist.
+
+    """
+    shelves: dict[str, dict[str, Any]] = {name: {} for name in _FOLDERS}
+    for directory in (builtin_cards(), *extra):
+        if not directory.is_dir():
+            raise CardError(f"{directory}: no such directory of cards (superweight_cards)")
+        for name, kind in _FOLDERS.items():
+            shelves[name].update(_read_shelf(directory / name, kind))
+    library = Library(**shelves)
+    _check_references(library)
+    return library
+
+
+def _read_shelf(folder: Path, kind: type[Strict]) -> dict[str, Strict]:
+    cards: dict[str, Strict] = {}
+    where: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.toml")):
+        card = read_card(path, kind)
+        identifier = str(card.id)  # type: ignore[attr-defined]
+        if identifier in cards:
+            raise CardError(f"{path}: id: '{identifier}' is taken by {where[identifier]}")
+        cards[identifier], where[identifier] = card, path
+    return cards
+
+
+def _check_references(library: Library) -> None:
+    def check(owner: str, key: str, name: str, shelf: Mapping[str, Any]) -> None:
+        if name != "*" and name not in shelf:
+            raise CardError(f"{owner}: {key}: '{name}' is not a known id. Known: {', '.join(shelf)}")
+
+    for model in library.models.values():
+        for recipe in model.recipes:
+            check(f"model card '{model.id}'", "recipes", recipe, library.recipes)
+    for card in library.recipes.values():
+        if card.beside:
+            check(f"recipe card '{card.id}'", "beside", card.beside, library.recipes)
+        if isinstance(card.method, SmoothQuant):
+            check(
+                f"recipe card '{card.id}'", "method.calibration_corpus", card.method.calibration_corpus, library.corpora
+            )
+    for tier in library.tiers.values():
+        owner = f"tier card '{tier.id}'"
+        for key, names, shelf in (
+            ("models", tier.models, library.models),
+            ("recipes", tier.recipes, library.recipes),
+            ("perplexity.corpus", [entry.corpus for entry in tier.perplexity], library.corpora),
+            ("tasks.task", [entry.task for entry in tier.tasks], library.tasks),
+        ):
+            for name in names:
+                check(owner, key, name, shelf)
