@@ -1,0 +1,40 @@
+"""From a card's source to weights: fetched, checked, converted where need be, and loaded.
+
+Importing this package does not import torch; `load_model` and `LoadedModel` do when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from superweight.checkpoint.cache import Cache
+from superweight.checkpoint.files import Checkpoint, open_directory
+from superweight.checkpoint.header import TensorInfo
+from superweight.checkpoint.sources import Planned, describe, resolve
+from superweight.checkpoint.wheel import fetch_file
+
+if TYPE_CHECKING:
+    from superweight.checkpoint.loading import LoadedModel, load_model
+
+__all__ = [
+    "Cache",
+    "Checkpoint",
+    "LoadedModel",
+    "Planned",
+    "TensorInfo",
+    "describe",
+    "fetch_file",
+    "load_model",
+    "open_directory",
+    "resolve",
+]
+
+_NEEDS_TORCH = ("LoadedModel", "load_model")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEEDS_TORCH:
+        from superweight.checkpoint import loading
+
+        return getattr(loading, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

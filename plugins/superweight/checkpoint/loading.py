@@ -1,0 +1,258 @@
+"""A checkpoint in memory: the model, its tokenizer, its architecture, and the arithmetic it is run in."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from superweight.checkpoint.architecture import Architecture
+from superweight.checkpoint.files import Checkpoint
+from superweight.errors import InfraError
+
+log = logging.getLogger("superweight")
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_COMPUTE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+
+
+@dataclass
+class LoadedModel:
+    """A model on a device.
+
+    Attributes:
+        model: the transformers model, in eval mode, its parameters frozen.
+        tokenizer: its tokenizer.
+        checkpoint: the files it came from.
+        dtype: the checkpoint's own dtype: what recipes round their results to, and what the invariant compares.
+        compute_dtype: arithmetic of matmuls in the forward pass.
+        device: where the parameters are.
+    """
+
+    model: Any
+    tokenizer: Any
+    checkpoint: Checkpoint
+    dtype: torch.dtype
+    compute_dtype: torch.dtype
+    device: torch.device
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Decoder layers and linear weights, found by structure."""
+        return Architecture(self.model)
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Run forward passes in here: no gradients, matmuls in `compute_dtype`.
+
+        Parameters stay in the dtype they are stored in, so that what is checked bit for bit is what is measured;
+        a lower `compute_dtype` is reached by autocast.
+        """
+        differs = self.compute_dtype != next(self.model.parameters()).dtype
+        with torch.inference_mode(), torch.autocast(self.device.type, self.compute_dtype, enabled=differs):
+            yield
+
+
+def load_model(checkpoint: Checkpoint, *, device: str = "cpu", compute_dtype: str | None = None) -> LoadedModel:
+    """Load a checkpoint's model and tokenizer, and refuse what would make figures worthless.
+
+    Args:
+        checkpoint: its files.
+        device: a torch device, `cpu`, `cuda`, `cuda:1`.
+        compute_dtype: `float32`, `float16` or `bfloat16`; the checkpoint's own if not given. A wider one than the
+            stored dtype upcasts the parameters, which is exact; a narrower one leaves them and is reached by autocast.
+
+    Raises:
+        InfraError: missing-tensor (transformers would fill it at random), corrupt (shapes that do not fit), unsupported
+            (architecture, quantised checkpoint, device, dtype), non-finite, or not-found (no tokenizer).
+    """
+    place = _device(device)
+    stored = _stored_dtype(checkpoint)
+    compute = _compute_dtype(compute_dtype, stored)
+    with quiet():
+        tokenizer = _load_tokenizer(checkpoint.directory)
+        model = _load_weights(checkpoint, stored, place)
+    _check_finite(model, checkpoint)
+    loaded = LoadedModel(model, tokenizer, checkpoint, stored, compute, place)
+    _check_down_projections(loaded)
+    if compute.itemsize > stored.itemsize:
+        model.to(compute)
+    model.eval().requires_grad_(False)
+    return loaded
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and warnings to itself; what matters in them is raised as an error."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InfraError(
+            f"{name!r} names no device of torch; expected cpu, cuda or cuda:N.", reason="unsupported"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InfraError(
+            f"The device {name} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices. Use the device cpu, or install a CUDA build of torch on a machine with a GPU.",
+            reason="unsupported",
+        )
+    return device
+
+
+def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype that most of the checkpoint's weights are stored in, whatever config.json claims."""
+    if "quantization_config" in checkpoint.config:
+        method = (checkpoint.config["quantization_config"] or {}).get("quant_method", "an unnamed method")
+        raise InfraError(
+            f"{checkpoint.directory} is already quantised ({method}, says config.json). The gate compares recipes with "
+            "uncompressed weights: use the original checkpoint.",
+            reason="unsupported",
+        )
+    sizes: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        sizes[tensor.dtype] += tensor.stop - tensor.start
+    name = sizes.most_common(1)[0][0] if sizes else "nothing"
+    if name not in _DTYPES:
+        raise InfraError(
+            f"{checkpoint.directory} stores most of its weights as {name}; expected {', '.join(_DTYPES)}. "
+            "Use the uncompressed checkpoint.",
+            reason="unsupported",
+        )
+    return _DTYPES[name]
+
+
+def _compute_dtype(name: str | None, stored: torch.dtype) -> torch.dtype:
+    if name is not None and name not in _COMPUTE:
+        raise InfraError(
+            f"The compute dtype {name!r} is unknown; allowed are {', '.join(_COMPUTE)}.", reason="unsupported"
+        )
+    return stored if name is None else _COMPUTE[name]
+
+
+def _load_tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        raise InfraError(
+            f"{directory} holds no tokenizer (none of {', '.join(_TOKENIZERS)}), so no text can be measured. "
+            "Copy the model's tokenizer files there.",
+            reason="not-found",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise InfraError(
+            f"The tokenizer in {directory} cannot be loaded ({type(error).__name__}: {error}). Get its files again; a "
+            "tokenizer.model needs the package sentencepiece.",
+            reason="unsupported",
+        ) from error
+
+
+def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            checkpoint.directory,
+            dtype=dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, all at once
+            output_loading_info=True,
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise InfraError(
+            f"transformers cannot load {checkpoint.directory} as a causal language model "
+            f"({type(error).__name__}: {error}). "
+            "Code in the repository is never run; models that need it cannot be gated.",
+            reason="unsupported",
+        ) from error
+    _check_loading(info, checkpoint)
+    return model
+
+
+def _check_loading(info: dict[str, Any], checkpoint: Checkpoint) -> None:
+    if mismatched := sorted(info["mismatched_keys"]):
+        listed = "; ".join(
+            f"{name}: found {tuple(found)}, expected {tuple(needed)}" for name, found, needed in mismatched[:5]
+        )
+        raise InfraError(
+            f"{checkpoint.directory}: {len(mismatched)} tensors do not have the shape that config.json asks for: "
+            f"{listed}. The config and the weights belong to different models; get both again.",
+            reason="corrupt",
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise InfraError(
+            f"{checkpoint.directory} lacks {len(missing)} tensors that the model needs: {', '.join(missing[:8])}"
+            f"{', …' if len(missing) > 8 else ''}. They would be filled at random. "
+            "Get the checkpoint again from its origin.",
+            reason="missing-tensor",
+        )
+    if unused := sorted(info["unexpected_keys"]):
+        log.warning("%s: the model makes no use of %d tensors: %s", checkpoint.directory, len(unused), unused[:5])
+    if problems := info.get("error_msgs"):
+        raise InfraError(f"{checkpoint.directory} cannot be loaded: {problems[0]}", reason="corrupt")
+
+
+def _check_finite(model: Any, checkpoint: Checkpoint) -> None:
+    """Refuse NaN and infinity. A sum is finite only if every addend is, so one pass over each weight is enough."""
+    found: list[str] = []
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach()
+        if weight.is_floating_point() and not torch.isfinite(weight.sum(dtype=torch.float32)):
+            bad = (~torch.isfinite(weight)).nonzero()
+            if len(bad):
+                where = bad[0].tolist()
+                found.append(f"{name} ({len(bad)}, first {where} = {weight[tuple(where)].item()})")
+    if found:
+        raise InfraError(
+            f"{checkpoint.directory} holds NaN or infinity in {len(found)} weights: {'; '.join(found[:5])}. "
+            "No figure measured on it would mean anything. Get the checkpoint again from its origin.",
+            reason="non-finite",
+        )
+
+
+def _check_down_projections(loaded: LoadedModel) -> None:
+    """The down projections must be in memory in the dtype they are stored in, or bit-for-bit checks would be void."""
+    for weight in loaded.architecture.down_projections:
+        stored = loaded.checkpoint.tensors.get(weight.name)
+        if stored is not None and _DTYPES.get(stored.dtype) != weight.parameter.dtype:
+            raise InfraError(
+                f"{weight.name} is stored as {stored.dtype}, unlike most of {loaded.checkpoint.directory} "
+                f"({loaded.dtype}). Save the checkpoint in one dtype.",
+                reason="unsupported",
+            )

