@@ -1,0 +1,159 @@
+"""What is measured on one cell: figures and items, never a judgement."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from superweight.cards.base import Coordinate
+from superweight.cards.cells import Cell
+from superweight.cards.model import ControlVerdict, Role
+
+
+class Record(BaseModel):
+    """A mutable document that tolerates keys of later versions."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
+
+
+class Failure(Record):
+    """A measurement that could not be made."""
+
+    stage: str = Field(description="what was being done: checkpoint, detection, recipe, perplexity:…, zero-shot:…")
+    reason: str = Field(description="machine-readable class, `crash` if unforeseen")
+    message: str
+
+
+class Perplexity(Record):
+    """Perplexity of one corpus under one protocol."""
+
+    value: float
+    protocol: str
+    corpus: str
+    origin: str = Field(description="where the text came from")
+    window: int = Field(description="tokens a window")
+    windows: int
+    tokens: int = Field(description="tokens that were predicted")
+    nll: list[float] = Field(description="mean negative log-likelihood of each window, nats a token")
+    tokens_sha256: str = Field(description="of the token ids that were scored")
+
+
+class ZeroShot(Record):
+    """One lm-eval task; the items are kept beside it in a table."""
+
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
+
+    task: str
+    metric: str = Field(description="the metric that is gated")
+    n: int
+    data: str = Field(description="where the rows came from and which split they are")
+    higher_is_better: bool = True
+    metrics: dict[str, float] = Field(default_factory=dict)
+    version: str = Field(default="", description="lm-eval's task version and lm-eval's own")
+    num_fewshot: int = 0
+    items: list[dict[str, Any]] = Field(default_factory=list, exclude=True, repr=False)
+
+    @property
+    def value(self) -> float:
+        """The gated metric."""
+        return self.metrics[self.metric]
+
+    def scores(self) -> dict[str, float]:
+        """The gated metric item by item, keyed by `doc_id:doc_hash`."""
+        return {f"{item['doc_id']}:{item['doc_hash']}": float(item[self.metric]) for item in self.items}
+
+
+class StoredWeight(Coordinate):
+    """A super weight before and after a recipe, compared as bits."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=False)
+
+    status: str
+    origin: str = Field(description="who named it: card, detection, or both")
+    dtype: str
+    original: float
+    original_bits: str = Field(description="hexadecimal")
+    stored: float
+    stored_bits: str
+    survived: bool
+    reloaded: float | None = None
+    reloaded_bits: str | None = None
+
+    def describe(self) -> str:
+        """Coordinates, expected and found value and bits, in one line."""
+        kept = "survived" if self.survived else "LOST"
+        return (
+            f"{kept}: {Coordinate.__str__(self)} ({self.status}, {self.dtype}) expected {self.original!r} "
+            f"({self.original_bits}), found {self.stored!r} ({self.stored_bits})"
+        )
+
+
+class Sanity(Record):
+    """Whether a recipe did what it says and nothing else."""
+
+    declared: list[str] = Field(description="parameters the recipe says it changed")
+    changed: list[str] = Field(description="parameters whose bits did change")
+    undeclared: list[str] = Field(description="changed without being declared")
+    unchanged: list[str] = Field(description="declared but bit for bit the same")
+    hooks: list[str] = Field(default_factory=list, description="modules whose activations the recipe changes")
+    non_finite: list[str] = Field(default_factory=list, description="parameters that hold NaN or infinity")
+
+
+class Size(Record):
+    """Bits per weight, scales and side tables included."""
+
+    model_config = ConfigDict(extra="allow")
+
+    compressed_bits_per_weight: float = Field(description="over the weights that the recipe compresses")
+    model_bits_per_weight: float = Field(description="over every parameter of the model")
+
+
+class CellEvidence(Record):
+    """Everything measured on one model under one recipe."""
+
+    model: str
+    recipe: str
+    role: Role
+    why: str = ""
+    expects: ControlVerdict | None = None
+    promises: bool = False
+    key: str = Field(default="", description="hash of everything that the figures depend on")
+    checkpoint: dict[str, Any] = Field(
+        default_factory=dict, description="origin, content hash, dtype, arithmetic, device"
+    )
+    recipe_parameters: dict[str, Any] = Field(default_factory=dict)
+    recipe_figures: dict[str, Any] = Field(
+        default_factory=dict, description="what the recipe chose or counted on the way"
+    )
+    detection: dict[str, Any] | None = Field(
+        default=None, description="super weights and activations; on the baseline only"
+    )
+    super_weights: list[StoredWeight] = Field(default_factory=list)
+    sanity: Sanity | None = None
+    size: Size | None = None
+    perplexity: dict[str, Perplexity] = Field(default_factory=dict, description="by corpus")
+    zero_shot: dict[str, ZeroShot] = Field(default_factory=dict, description="by task")
+    failures: list[Failure] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict, description="time spent by stage")
+
+    @classmethod
+    def of(cls, cell: Cell) -> CellEvidence:
+        """A cell of which nothing is known yet."""
+        return cls(
+            model=cell.model.id,
+            recipe=cell.recipe.id,
+            role=cell.role,
+            why=cell.why,
+            expects=cell.expects,
+            promises=cell.promises,
+            recipe_parameters=cell.recipe.method.model_dump(mode="json"),
+        )
+
+    @property
+    def id(self) -> str:
+        """`model/recipe`."""
+        return f"{self.model}/{self.recipe}"
+
+
+Verdict = Literal["PASS", "REGRESSION", "INCONCLUSIVE", "INFRA"]

@@ -1,0 +1,23 @@
+"""Verdicts: pure functions of evidence."""
+
+from superweight.verdict.cell import gates_of
+from superweight.verdict.decide import JudgedCell, RunVerdict, combine, judge_cell, judge_run
+from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
+from superweight.verdict.quality import judge_perplexity, judge_zero_shot
+from superweight.verdict.result import GateResult, infra_gate
+
+__all__ = [
+    "GateResult",
+    "JudgedCell",
+    "RunVerdict",
+    "combine",
+    "gates_of",
+    "infra_gate",
+    "judge_cell",
+    "judge_detection",
+    "judge_perplexity",
+    "judge_run",
+    "judge_sanity",
+    "judge_super_weights",
+    "judge_zero_shot",
+]

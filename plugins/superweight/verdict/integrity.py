@@ -1,0 +1,121 @@
+"""Integrity gates: super weights keep their bits, recipes do what they say, detection agrees with the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from superweight.evidence.measured import CellEvidence
+from superweight.verdict.result import GateResult
+
+
+def judge_super_weights(cell: CellEvidence) -> GateResult:
+    """Whether every causal or spoke super weight kept its bits.
+
+    A recipe that makes no promise gets its losses listed and passes.
+    """
+    lost = [weight for weight in cell.super_weights if not weight.survived]
+    lines = [weight.describe() for weight in cell.super_weights]
+    kept = len(cell.super_weights) - len(lost)
+    head = f"{kept} of {len(cell.super_weights)} super weights survive bit for bit"
+    if not cell.promises:
+        head += " (not promised by this recipe)"
+    return GateResult(
+        gate="super-weights",
+        kind="super-weights",
+        verdict="REGRESSION" if lost and cell.promises else "PASS",
+        message="\n".join([head, *lines]),
+        metric="survived",
+        value=float(kept),
+        baseline=float(len(cell.super_weights)),
+        difference=float(-len(lost)),
+        n=len(cell.super_weights),
+    )
+
+
+def judge_sanity(cell: CellEvidence) -> GateResult:
+    """Finite weights; the recipe changed what it says and nothing else; the size is accounted for."""
+    problems = []
+    sanity = cell.sanity
+    if sanity is None:
+        problems.append("the recipe was not applied")
+    else:
+        problems += [f"{name} holds NaN or infinity after compression" for name in sanity.non_finite]
+        problems += [f"{name} changed, but the recipe does not say so" for name in sanity.undeclared]
+        if sanity.unchanged and not sanity.changed and cell.recipe_parameters.get("kind") != "no-op":
+            problems.append("the recipe says it changes weights, but not one bit differs: nothing was compressed")
+    if cell.size is None:
+        problems.append("the recipe gives no size")
+    elif not 0 < cell.size.compressed_bits_per_weight <= 64:
+        problems.append(f"{cell.size.compressed_bits_per_weight} bits per weight is not a size")
+    summary = ""
+    if sanity is not None and cell.size is not None:
+        summary = (
+            f"{len(sanity.changed)} parameters changed, {len(sanity.hooks)} modules' activations; "
+            f"{cell.size.compressed_bits_per_weight:.3f} bits per compressed weight, "
+            f"{cell.size.model_bits_per_weight:.3f} over the whole model"
+        )
+    return GateResult(
+        gate="sanity",
+        kind="sanity",
+        verdict="REGRESSION" if problems else "PASS",
+        message="\n".join(problems) or summary,
+        metric="bits per weight",
+        value=cell.size.compressed_bits_per_weight if cell.size else None,
+        details={"problems": problems},
+    )
+
+
+def judge_detection(cell: CellEvidence, claimed: Sequence[Mapping[str, Any]], *, known: bool) -> GateResult:
+    """Whether detection and the model card name the same super weights.
+
+    Args:
+        cell: the baseline cell, with its detection.
+        claimed: the card's super weights as dictionaries with `layer, expert, row, column, status`.
+        known: whether the card makes a claim at all.
+
+    """
+    found = [
+        weight for weight in (cell.detection or {}).get("super_weights", []) if weight["status"] in ("causal", "spoke")
+    ]
+    measured = {_key(weight) for weight in found}
+    must = [weight for weight in claimed if weight["status"] in ("causal", "spoke", "corrected")]
+    may = {_key(weight) for weight in claimed}
+    missing = [weight for weight in must if _key(weight) not in measured]
+    extra = [weight for weight in found if _key(weight) not in may] if known else []
+    wrong = [weight for weight in found if weight.get("value_differs")]
+    lists = [
+        f"card:      {_list(claimed)}",
+        f"detection: {_list(found)}",
+    ]
+    problems = [f"on the card, but not confirmed by ablation: {_list(missing)}"] if missing else []
+    problems += [f"confirmed by ablation, but not on the card: {_list(extra)}"] if extra else []
+    problems += (
+        [f"the value at {_list(wrong)} is not the one the card gives: is this the right checkpoint?"] if wrong else []
+    )
+    agreed = f"{len(found)} super weights confirmed by ablation" + ("" if known else "; the card makes no claim")
+    return GateResult(
+        gate="detection",
+        kind="detection",
+        verdict="REGRESSION" if problems else "PASS",
+        message="\n".join([*(problems or [agreed]), *lists]),
+        metric="super weights",
+        value=float(len(found)),
+        baseline=float(len(must)),
+        n=len(found),
+    )
+
+
+def _key(weight: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    expert = weight.get("expert")
+    return (weight["layer"], -1 if expert is None else expert, weight["row"], weight["column"])
+
+
+def _list(weights: Sequence[Mapping[str, Any]]) -> str:
+    def one(weight: Mapping[str, Any]) -> str:
+        expert = "" if weight.get("expert") is None else f" expert {weight['expert']}"
+        effect = weight.get("effect")
+        shown = f", ×{effect:.3g} when zeroed" if isinstance(effect, float) else ""
+        return f"layer {weight['layer']}{expert} [{weight['row']}, {weight['column']}] ({weight['status']}{shown})"
+
+    return ", ".join(one(weight) for weight in weights) or "none"
