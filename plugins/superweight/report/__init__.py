@@ -1,0 +1,28 @@
+"""Reports: HTML, Markdown and JSON from evidence alone."""
+
+from superweight.report.directory import render, write_run
+from superweight.report.document import (
+    SCHEMA_VERSION,
+    CellDocument,
+    RunDocument,
+    RunInfo,
+    build_document,
+    json_schema,
+    read_document,
+    to_json,
+)
+from superweight.report.table import terminal_table
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CellDocument",
+    "RunDocument",
+    "RunInfo",
+    "build_document",
+    "json_schema",
+    "read_document",
+    "render",
+    "terminal_table",
+    "to_json",
+    "write_run",
+]

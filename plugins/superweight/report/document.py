@@ -1,0 +1,132 @@
+"""`evidence.json`: the document of one run, its JSON Schema, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from superweight.errors import InfraError
+from superweight.evidence.measured import CellEvidence, Record, Verdict
+from superweight.verdict import GateResult, JudgedCell, judge_run
+
+SCHEMA_VERSION = "1.0"
+
+
+class RunInfo(Record):
+    """Where, when and with what a run was made."""
+
+    started: str = Field(description="ISO 8601, UTC")
+    finished: str = ""
+    command: str = ""
+    tier: str
+    expression: str = Field(default="", description="the -k expression, empty for all")
+    commit: str = ""
+    environment: dict[str, str] = Field(default_factory=dict, description="machine, device, library versions")
+
+
+class CellDocument(CellEvidence):
+    """A cell's evidence with its judgement."""
+
+    verdict: Verdict
+    argument: str = ""
+    gates: list[GateResult] = Field(default_factory=list)
+
+
+class RunDocument(Record):
+    """Everything one run measured and decided."""
+
+    schema_version: str = SCHEMA_VERSION
+    run: RunInfo
+    verdict: Verdict
+    reasons: list[str] = Field(default_factory=list, description="what drove the verdict")
+    cells: list[CellDocument] = Field(default_factory=list)
+
+
+def build_document(run: RunInfo, cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunDocument:
+    """Put evidence and judgement of all cells into one document, judged as a whole.
+
+    Args:
+        run: where, when and with what.
+        cells: every cell, judged.
+        outside: what went wrong outside any cell (an interrupted run, a worker that died); makes the run INFRA.
+
+    """
+    decision = judge_run(cells, outside)
+    return RunDocument(
+        run=run,
+        verdict=decision.verdict,
+        reasons=decision.reasons,
+        cells=[
+            CellDocument(
+                **{name: getattr(cell.evidence, name) for name in CellEvidence.model_fields},
+                verdict=cell.verdict,
+                argument=cell.argument,
+                gates=cell.gates,
+            )
+            for cell in cells
+        ],
+    )
+
+
+def to_json(document: RunDocument) -> str:
+    """Strict JSON: infinities and NaN, which JSON cannot say, become the strings "inf", "-inf" and "nan"."""
+    raw = document.model_dump(mode="python")
+    for cell in raw["cells"]:
+        for figure in cell["zero_shot"].values():
+            figure.update({name: value for name, value in figure["metrics"].items() if name not in figure})
+    return json.dumps(_strict(raw), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return value
+
+
+def read_document(path: Path) -> RunDocument:
+    """Read `evidence.json`, or the one in a run directory.
+
+    Raises:
+        InfraError: no such file, not JSON, or not evidence.
+
+    """
+    path = path / "evidence.json" if path.is_dir() else path
+    try:
+        return RunDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InfraError(
+            f"{path}: cannot be read ({error.strerror}); expected a run directory or its evidence.json.",
+            reason="not-found",
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise InfraError(f"{path}: not evidence of a run: {where}: {first['msg']}.", reason="corrupt") from error
+
+
+def json_schema() -> dict[str, Any]:
+    """The published JSON Schema of `evidence.json`. Anything may be added to a document; nothing listed may go."""
+    schema = RunDocument.model_json_schema(mode="serialization")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "pytest-superweight evidence"
+    return _numbers_may_be_infinite(schema)  # type: ignore[no-any-return]
+
+
+def _numbers_may_be_infinite(node: Any) -> Any:
+    if isinstance(node, dict):
+        node = {key: _numbers_may_be_infinite(value) for key, value in node.items()}
+        if node.get("type") == "number":
+            node = {**node, "type": ["number", "string"], "pattern": "^(-?inf|nan)$"}
+        return node
+    if isinstance(node, list):
+        return [_numbers_may_be_infinite(item) for item in node]
+    return node

@@ -1,0 +1,61 @@
+"""How figures and verdicts are written for people, the same in every output."""
+
+from __future__ import annotations
+
+import math
+
+from superweight.evidence.measured import Verdict
+from superweight.report.document import CellDocument
+from superweight.verdict import GateResult
+
+SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
+
+
+def verdict_label(cell: CellDocument) -> str:
+    """The verdict in words, with a control's expectation beside it and references marked as informing only."""
+    if cell.role == "control":
+        met = "as expected" if cell.verdict == cell.expects else f"expected {cell.expects}"
+        return f"{cell.verdict} ({met})"
+    if cell.role == "reference":
+        return f"({cell.verdict})"
+    return str(cell.verdict)
+
+
+def number(value: float | None, metric: str | None) -> str:
+    """A figure to the digits that matter: accuracies to three decimals, the rest to four significant digits."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return str(value)
+    if metric in ("survived", "super weights"):
+        return f"{value:.0f}"
+    if metric is not None and metric.startswith(("acc", "exact")):
+        return f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def difference(gate: GateResult) -> str:
+    """The difference with its interval, in per cent of perplexity or in points of a score."""
+    if gate.difference is None:
+        return ""
+    if gate.kind == "perplexity":
+        interval = "" if gate.interval is None else f" [{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
+        return f"{_percent(gate.difference)} %{interval}"
+    if gate.kind == "zero-shot":
+        interval = "" if gate.interval is None else f" [{100 * gate.interval[0]:+.1f}, {100 * gate.interval[1]:+.1f}]"
+        return f"{100 * gate.difference:+.1f} pt{interval}"
+    return f"{gate.difference:+.0f}" if gate.difference else ""
+
+
+def _percent(ratio: float) -> str:
+    if not math.isfinite(ratio):
+        return "+∞" if ratio > 0 else "-∞"
+    percent = 100 * ratio
+    return f"{percent:+.1f}" if abs(percent) < 1000 else f"{percent:+.2g}"
+
+
+def margin(gate: GateResult) -> str:
+    """The accepted loss, as it is compared."""
+    if gate.margin is None:
+        return ""
+    return f"+{100 * gate.margin:g} %" if gate.kind == "perplexity" else f"-{100 * gate.margin:g} pt"
