@@ -1,0 +1,62 @@
+"""What a suite holds in its hands: one cell that can be measured and judged."""
+
+from __future__ import annotations
+
+from pytest_superweight.session import GateSession
+from superweight.cards import Cell, TierPerplexity, TierTask
+from superweight.verdict import GateResult, JudgedCell
+
+
+class CellUnderTest:
+    """One model under one recipe. Every figure is measured once a run, whoever asks first."""
+
+    def __init__(self, session: GateSession, cell: Cell) -> None:
+        self._session = session
+        self.cell = cell
+
+    def __repr__(self) -> str:
+        return f"<cell {self.cell.id}, {self.cell.role}>"
+
+    @property
+    def role(self) -> str:
+        """`baseline`, `candidate`, `control` or `reference`."""
+        return self.cell.role
+
+    def detection(self) -> GateResult:
+        """Super weights found by measurement, against those on the card."""
+        self._session.workbench.detection(self.cell)
+        return self._gate("detection")
+
+    def sanity(self) -> GateResult:
+        """Finite weights, only declared changes, a size."""
+        self._session.workbench.sanity(self.cell)
+        return self._gate("sanity")
+
+    def super_weights(self) -> GateResult:
+        """Whether super weights keep their bits."""
+        self._session.workbench.sanity(self.cell)
+        return self._gate("super-weights")
+
+    def perplexity(self, entry: TierPerplexity) -> GateResult:
+        """Perplexity on one corpus against the baseline's."""
+        self._session.workbench.perplexity(self.cell, entry)
+        return self._gate(f"perplexity:{entry.corpus}")
+
+    def zero_shot(self, entry: TierTask) -> GateResult:
+        """One task against the baseline's."""
+        self._session.workbench.zero_shot(self.cell, entry)
+        return self._gate(f"zero-shot:{entry.task}")
+
+    def everything(self) -> JudgedCell:
+        """All gates of the tier on this cell."""
+        bench, tier = self._session.workbench, self._session.tier
+        bench.sanity(self.cell)
+        for corpus in tier.perplexity:
+            bench.perplexity(self.cell, corpus)
+        for task in tier.tasks:
+            bench.zero_shot(self.cell, task)
+        return self._session.judged(self.cell.id)
+
+    def _gate(self, name: str) -> GateResult:
+        judged = self._session.judged(self.cell.id)
+        return next(gate for gate in judged.gates if gate.gate == name)

@@ -1,0 +1,47 @@
+"""Turning verdicts into test outcomes: candidates and baselines answer for theirs, controls must meet theirs."""
+
+from __future__ import annotations
+
+import warnings
+
+from pytest_superweight.cell_under_test import CellUnderTest
+from superweight.errors import GateFailure, Inconclusive
+from superweight.verdict import GateResult, JudgedCell
+
+
+def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool = False) -> None:
+    """Fail the test if this gate decides and did not pass.
+
+    References inform; controls are enforced as whole cells by `enforce_control`. What could not be measured is red in
+    every role.
+
+    Raises:
+        GateFailure: REGRESSION or INFRA, or INCONCLUSIVE where the tier says that is red.
+
+    """
+    text = f"{gate.verdict}  {cell.cell.id}  {gate.gate}\n{gate.message}"
+    text += f"\nmargin: {gate.why}" if gate.why and gate.verdict != "PASS" else ""
+    if gate.verdict == "INFRA":
+        raise GateFailure(text)
+    if cell.role not in ("candidate", "baseline"):
+        return
+    if gate.verdict == "REGRESSION" or (gate.verdict == "INCONCLUSIVE" and inconclusive_is_red):
+        raise GateFailure(text)
+    if gate.verdict == "INCONCLUSIVE":
+        warnings.warn(Inconclusive(text), stacklevel=2)
+
+
+def enforce_control(cell: CellUnderTest, judged: JudgedCell) -> None:
+    """Fail the test if a control did not get the verdict that it declares.
+
+    Raises:
+        GateFailure: the gate cannot see what it must see, so nothing it says can be trusted.
+
+    """
+    if not judged.red:
+        return
+    figures = "\n".join(f"  {gate.verdict:12} {gate.gate}: {gate.message}" for gate in judged.gates)
+    raise GateFailure(
+        f"the control {cell.cell.id} must get {judged.evidence.expects} and got {judged.verdict}: "
+        f"a gate that cannot tell is broken, and no verdict of this run counts.\n{figures}"
+    )

@@ -1,0 +1,83 @@
+"""The plugin's command-line options and ini keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TIERS = ("smoke", "nightly", "release")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register options, all prefixed `--superweight-`, and ini keys, all prefixed `superweight_`."""
+    group = parser.getgroup("superweight", "release gates for compressed language models")
+    group.addoption(
+        "--superweight-tier",
+        choices=TIERS,
+        help="how much is measured: smoke (default: the embedded model, a subset of recipes), nightly, release",
+    )
+    group.addoption("--superweight-out", metavar="DIR", help="where the run is written; default reports/latest")
+    group.addoption("--superweight-device", metavar="D", help="cpu, cuda or cuda:N; default cuda where there is one")
+    group.addoption(
+        "--superweight-dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="arithmetic of forward passes; default: the model card's, else the checkpoint's own",
+    )
+    group.addoption(
+        "--superweight-model",
+        action="append",
+        default=[],
+        metavar="HUB_ID_OR_DIR",
+        help="gate this model: a card id, directory, .gguf file or hub id, with or without a card; may be repeated",
+    )
+    group.addoption(
+        "--superweight-recipe",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="gate with this recipe: a card id or a TOML file; may be repeated; replaces the tier's recipes",
+    )
+    parser.addini(
+        "superweight_cards", "directories of your own cards, relative to the ini file", type="paths", default=[]
+    )
+    parser.addini("superweight_tier", "default of --superweight-tier", default="smoke")
+    parser.addini("superweight_out", "default of --superweight-out", default="reports/latest")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one run, resolved."""
+
+    tier: str
+    out: Path
+    device: str | None
+    dtype: str | None
+    models: tuple[str, ...]
+    recipes: tuple[str, ...]
+    cards: tuple[Path, ...]
+    expression: str
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Settings:
+        """Command line before ini before default.
+
+        Raises:
+            pytest.UsageError: the ini file names a tier that does not exist.
+
+        """
+        tier = config.getoption("superweight_tier") or config.getini("superweight_tier")
+        if tier not in TIERS:
+            raise pytest.UsageError(f"superweight_tier = {tier!r}: expected one of {', '.join(TIERS)}")
+        out = Path(config.getoption("superweight_out") or config.getini("superweight_out"))
+        return cls(
+            tier=tier,
+            out=out if out.is_absolute() else config.rootpath / out,
+            device=config.getoption("superweight_device"),
+            dtype=config.getoption("superweight_dtype"),
+            models=tuple(config.getoption("superweight_model")),
+            recipes=tuple(config.getoption("superweight_recipe")),
+            cards=tuple(Path(path) for path in config.getini("superweight_cards")),
+            expression=config.getoption("keyword", default="") or "",
+        )

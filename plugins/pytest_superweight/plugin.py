@@ -1,0 +1,165 @@
+"""The pytest plugin: hooks and fixtures, each handing over to the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_superweight.options import Settings, add_options
+from pytest_superweight.ordering import cell_of, sort_by_cell
+from pytest_superweight.session import KEY, GateSession
+from superweight.errors import GateFailure, InfraError, SuperweightError
+
+if TYPE_CHECKING:
+    from pytest_superweight.cell_under_test import CellUnderTest
+    from superweight.cards import TierPerplexity, TierTask
+    from superweight.verdict import GateResult
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """To see the options, run `pytest --help`; all begin with `--superweight-`."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """To restrict a test to some roles, write `@pytest.mark.superweight_roles("candidate", "reference")`."""
+    config.addinivalue_line("markers", "superweight_roles(*roles): run this test on cells of these roles only")
+    config.stash[KEY] = GateSession(Settings.of(config), arguments=tuple(map(str, config.invocation_params.args)))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """To run a test on every cell, take `superweight_cell`; add `superweight_corpus` or `superweight_task`."""
+    if "superweight_cell" not in metafunc.fixturenames:
+        return
+    from pytest_superweight.selection import parametrize
+
+    session = metafunc.config.stash[KEY]
+    try:
+        parametrize(metafunc, session.matrix, session.tier)
+    except SuperweightError as error:
+        session.bad_card = str(error)  # told once, when collection is over, rather than for every file
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each cell's tests run in a row, so that a recipe is applied once."""
+    session = config.stash[KEY]
+    if session.bad_card:
+        raise pytest.UsageError(session.bad_card)
+    if any(cell_of(item) for item in items):
+        sort_by_cell(items, session.matrix)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember what is asked of each model, so that its baseline is measured before the first recipe is applied."""
+    gate = session.config.stash[KEY]
+    for item in session.items:
+        if (cell := cell_of(item)) is not None:
+            parameters = item.callspec.params  # type: ignore[attr-defined]
+            entries = gate.asked.setdefault(cell.model.id, [])
+            entries += [parameters[name] for name in ("superweight_corpus", "superweight_task") if name in parameters]
+
+
+@pytest.fixture
+def superweight_cell(request: pytest.FixtureRequest) -> CellUnderTest:
+    """One model under one recipe, ready to be measured and judged."""
+    from pytest_superweight.cell_under_test import CellUnderTest
+
+    return CellUnderTest(request.config.stash[KEY], request.param)
+
+
+@pytest.fixture
+def superweight_corpus(request: pytest.FixtureRequest) -> TierPerplexity:
+    """One perplexity measurement of the tier."""
+    entry: TierPerplexity = request.param
+    return entry
+
+
+@pytest.fixture
+def superweight_task(request: pytest.FixtureRequest) -> TierTask:
+    """One zero-shot measurement of the tier."""
+    entry: TierTask = request.param
+    return entry
+
+
+@pytest.fixture
+def superweight_enforce(request: pytest.FixtureRequest) -> Callable[[CellUnderTest, GateResult], None]:
+    """Fail the test if a gate of a candidate or baseline did not pass."""
+    from pytest_superweight.enforce import enforce
+
+    red = request.config.stash[KEY].tier.inconclusive_is_red
+
+    return partial(enforce, inconclusive_is_red=red)
+
+
+@pytest.fixture
+def superweight_enforce_control() -> Callable[..., None]:
+    """Fail the test if a control did not get the verdict that it declares."""
+    from pytest_superweight.enforce import enforce_control
+
+    return enforce_control
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed gate shows its argument, not a traceback; a crash is written down as INFRA."""
+    report = yield
+    cell = cell_of(item)
+    if cell is None or call.excinfo is None or not report.failed:
+        return report
+    error = call.excinfo.value
+    if isinstance(error, GateFailure | InfraError):
+        report.longrepr = str(error)
+    else:
+        item.config.stash[KEY].crashed(cell, item.originalname, f"{type(error).__name__}: {error}")  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A worker hands its evidence to the controller; the controller judges the run and writes it."""
+    gate = session.config.stash[KEY]
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["superweight"] = gate.hand_over() if gate.evidence else ""
+        return
+    if not gate.evidence:
+        return
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        gate.outside.append("the run was interrupted: what is missing was not measured")
+    gate.finish(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Merge what a worker measured; a worker that died leaves a hole that makes the run INFRA."""
+    gate = node.config.stash[KEY]
+    handed_over = getattr(node, "workeroutput", {}).get("superweight")
+    if handed_over:
+        gate.take(handed_over)
+    if error:
+        gate.outside.append(f"worker {node.gateway.id} died: {error}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of every cell and gate, the verdict, and where the report is."""
+    document = config.stash[KEY].document
+    if document is None:
+        return
+    from superweight.report import terminal_table
+    from superweight.report.markdown import headline
+
+    terminalreporter.section("compression gates")
+    terminalreporter.write_line(terminal_table(document))
+    terminalreporter.write_line("")
+    colour = {"PASS": {"green": True}, "INCONCLUSIVE": {"yellow": True}}.get(document.verdict, {"red": True})
+    terminalreporter.write_line(headline(document), bold=True, **colour)
+    for reason in document.reasons[:10]:
+        terminalreporter.write_line(f"  {' '.join(reason.splitlines())}")
+    terminalreporter.write_line(f"report: {config.stash[KEY].settings.out / 'report.html'}")

@@ -1,0 +1,30 @@
+"""Distribution: all cells of one model in one xdist worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+
+class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """xdist scheduling that gives all cells of one model to one worker, so that each model is loaded once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return model_of(nodeid) or nodeid
+
+
+def model_of(nodeid: str) -> str:
+    """The model id in `test_name[model/recipe…]`, or nothing."""
+    _, bracket, parameters = nodeid.partition("[")
+    model, slash, _ = parameters.partition("/")
+    return model if bracket and slash else ""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModelScheduling | None:
+    """To keep each model's cells in one worker, import this hook in the `conftest.py` of your suites.
+
+    It stands back if `--dist` asks for anything but the default.
+    """
+    return ModelScheduling(config, log) if config.getoption("dist") == "load" else None

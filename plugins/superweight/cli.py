@@ -1,0 +1,128 @@
+"""The `superweight` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from superweight import __version__
+from superweight.cards import load_library
+from superweight.errors import SuperweightError
+from superweight.report.detection import describe_detection
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        0 on success, 2 if something could not be done, with the reason on standard error.
+
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except SuperweightError as error:
+        print(f"superweight: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("superweight: interrupted; nothing half-written is left behind", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="superweight", description="Super weights, and what compression does to them."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--cards", action="append", default=[], type=Path, metavar="DIR", help="a directory of your own cards"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("cards", help="list the models, recipes, corpora, tasks and tiers at hand")
+    listing.set_defaults(run=_cards)
+
+    fetch = commands.add_parser("fetch", help="get checkpoints, and the data to measure them with, into the cache")
+    fetch.add_argument("models", nargs="+", metavar="MODEL", help="a card id, a directory, a .gguf file or a hub id")
+    fetch.add_argument(
+        "--tier", default="smoke", choices=("smoke", "nightly", "release"), help="whose data; default smoke"
+    )
+    fetch.set_defaults(run=_fetch)
+
+    detect = commands.add_parser("detect", help="find a model's super weights and confirm them by ablation")
+    detect.add_argument("source", metavar="SOURCE", help="a card id, a directory, a .gguf file or a hub id")
+    detect.add_argument("--json", action="store_true", help="JSON on standard output")
+    detect.add_argument("--device", default=None, help="cpu, cuda or cuda:N; default cuda where there is one")
+    detect.add_argument(
+        "--dtype", default=None, choices=("float32", "float16", "bfloat16"), help="arithmetic of forward passes"
+    )
+    detect.set_defaults(run=_detect)
+
+    report = commands.add_parser("report", help="rebuild report.html and summary.md of a run from its evidence")
+    report.add_argument("directory", type=Path, metavar="DIR")
+    report.set_defaults(run=_report)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of evidence.json")
+    schema.set_defaults(run=_schema)
+    return parser
+
+
+def _cards(options: argparse.Namespace) -> int:
+    library = load_library(options.cards)
+    for name in ("models", "recipes", "corpora", "tasks", "gates", "tiers"):
+        print(f"{name}:")
+        for identifier, card in getattr(library, name).items():
+            print(f"  {identifier:40} {getattr(card, 'title', '')}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from superweight.fetch import fetch
+
+    library = load_library(options.cards)
+    return fetch([library.model(argument) for argument in options.models], library, library.tiers[options.tier])
+
+
+def _detect(options: argparse.Namespace) -> int:
+    card = load_library(options.cards).model(options.source)
+    from superweight.checkpoint import Cache, load_model, resolve
+    from superweight.detect import detect
+    from superweight.measure.environment import default_device
+
+    checkpoint = resolve(card.source, Cache())
+    loaded = load_model(
+        checkpoint, device=options.device or default_device(), compute_dtype=options.dtype or card.compute_dtype
+    )
+    found = detect(loaded, known=card.super_weights, progress=_say).as_dict()
+    if options.json:
+        print(json.dumps({"model": card.id, "origin": checkpoint.origin, **found}, indent=1))
+    else:
+        print(describe_detection(found, title=f"{card.title}: {checkpoint.origin}"))
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from superweight.report import read_document, render
+
+    document = read_document(options.directory)
+    render(options.directory, document)
+    print(options.directory / "report.html")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from superweight.report import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The versions and the machine that figures depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("torch", "transformers", "safetensors", "lm-eval", "datasets", "optimum", "pytest-superweight")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Library versions and the device, for the evidence and for cell keys."""
+    found = {name: _version(name) for name in _PACKAGES}
+    found["device"] = _device_name(device)
+    found["device class"] = device_class(device)
+    if device.type == "cuda":
+        found["cuda"] = str(torch.version.cuda)
+    else:
+        found["threads"] = str(torch.get_num_threads())
+    return {name: value for name, value in found.items() if value}
+
+
+def default_device() -> str:
+    """CUDA where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_class(device: torch.device) -> str:
+    """What figures are comparable within: the CPU's instruction set, or the GPU's name."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_name()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,147 @@
+"""The bench on which cells are measured: one model at a time, each figure once, failures written down."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Iterable, MutableMapping
+
+import torch
+
+from superweight.cards import Cell, Library, ModelCard, TierPerplexity, TierTask, baseline_recipe
+from superweight.checkpoint import Cache
+from superweight.errors import InfraError
+from superweight.evidence import CellEvidence, Failure
+from superweight.measure.bench import ModelBench
+from superweight.measure.environment import default_device
+
+
+class Workbench:
+    """Measures cells on demand and writes what it finds, or why it could not, into their evidence.
+
+    Args:
+        library: all cards.
+        evidence: evidence by cell id; filled here.
+        device: `cpu`, `cuda`, `cuda:N`; CUDA where there is one if not given.
+        dtype: arithmetic of forward passes; the model card's, else the checkpoint's own, if not given.
+        cache: where checkpoints and data are kept.
+
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        evidence: MutableMapping[str, CellEvidence],
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        self.library = library
+        self.evidence = evidence
+        self.device = device or default_device()
+        self.dtype = dtype
+        self.cache = cache or Cache()
+        self._bench: ModelBench | None = None
+        self._broken: dict[str, InfraError] = {}
+        self._done: dict[tuple[str, str], InfraError | None] = {}
+        self._ahead: dict[str, list[TierPerplexity | TierTask]] = {}
+
+    def plan(self, model_id: str, entries: Iterable[TierPerplexity | TierTask]) -> None:
+        """Say what will be asked of a model, so that its baseline is measured before the first recipe is applied."""
+        self._ahead[model_id] = list(entries)
+
+    def detection(self, cell: Cell) -> None:
+        """Find the model's super weights and confirm them; kept on the baseline cell."""
+        baseline = self._baseline(cell)
+        self._once(baseline, "detection", lambda bench, evidence: bench.detect_into(evidence))
+
+    def sanity(self, cell: Cell) -> None:
+        """Apply the recipe and compare every parameter, and every super weight, with the checkpoint's."""
+        self.detection(cell)
+        self._measure_ahead(cell)
+        self._once(cell, "sanity", lambda bench, evidence: bench.inspect_into(cell, evidence))
+
+    def perplexity(self, cell: Cell, entry: TierPerplexity) -> None:
+        """Perplexity of one corpus, of the baseline first."""
+        self._with_baseline(
+            cell,
+            f"perplexity:{entry.corpus}",
+            lambda one: lambda bench, evidence: bench.perplexity_into(one, evidence, entry),
+        )
+
+    def zero_shot(self, cell: Cell, entry: TierTask) -> None:
+        """One zero-shot task, of the baseline first."""
+        self._with_baseline(
+            cell,
+            f"zero-shot:{entry.task}",
+            lambda one: lambda bench, evidence: bench.zero_shot_into(one, evidence, entry),
+        )
+
+    def close(self) -> None:
+        """Let go of the model in memory."""
+        self._bench = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _with_baseline(
+        self, cell: Cell, stage: str, how: Callable[[Cell], Callable[[ModelBench, CellEvidence], None]]
+    ) -> None:
+        baseline = self._baseline(cell)
+        if cell.id != baseline.id:
+            self.detection(cell)  # recipes need to know what to protect
+            self._measure_ahead(cell)
+            self._once(baseline, stage, how(baseline))
+        self._once(cell, stage, how(cell))
+
+    def _measure_ahead(self, cell: Cell) -> None:
+        for entry in self._ahead.pop(cell.model.id, []):
+            measure = self.perplexity if isinstance(entry, TierPerplexity) else self.zero_shot
+            try:
+                measure(self._baseline(cell), entry)  # type: ignore[arg-type]
+            except InfraError:
+                continue  # written down on the baseline; raised again when it is asked for
+
+    def _baseline(self, cell: Cell) -> Cell:
+        return Cell(cell.model, baseline_recipe(self.library))
+
+    def _once(self, cell: Cell, stage: str, measure: Callable[[ModelBench, CellEvidence], None]) -> None:
+        """Run a measurement unless it was run before; what failed once fails again with the same words."""
+        known = (cell.id, stage)
+        if known in self._done:
+            if (error := self._done[known]) is not None:
+                raise error
+            return
+        evidence = self.evidence.setdefault(cell.id, CellEvidence.of(cell))
+        started = time.perf_counter()
+        try:
+            measure(self._open(cell.model), evidence)
+            self._done[known] = None
+        except Exception as error:
+            failure = error if isinstance(error, InfraError) else _crash(stage, error)
+            self._done[known] = failure
+            evidence.failures.append(Failure(stage=stage, reason=failure.reason, message=str(failure)))
+            raise failure from error
+        finally:
+            evidence.seconds[stage] = time.perf_counter() - started
+
+    def _open(self, model: ModelCard) -> ModelBench:
+        """Load a model, letting go of the one before; one that cannot be loaded is not tried twice."""
+        if model.id in self._broken:
+            raise self._broken[model.id]
+        if self._bench is None or self._bench.card.id != model.id:
+            self.close()
+            try:
+                self._bench = ModelBench(model, self.library, self.cache, device=self.device, dtype=self.dtype)
+            except Exception as error:
+                self._broken[model.id] = error if isinstance(error, InfraError) else _crash("loading", error)
+                raise self._broken[model.id] from error
+        return self._bench
+
+
+def _crash(stage: str, error: Exception) -> InfraError:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
+    return InfraError(f"{stage} crashed at {place}: {type(error).__name__}: {error}", reason="crash")
