@@ -11,7 +11,6 @@ from pathlib import Path
 from superweight import __version__
 from superweight.cards import load_library
 from superweight.errors import SuperweightError
-from superweight.report.detection import describe_detection
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,18 +88,19 @@ def _fetch(options: argparse.Namespace) -> int:
 def _detect(options: argparse.Namespace) -> int:
     card = load_library(options.cards).model(options.source)
     from superweight.checkpoint import Cache, load_model, resolve
-    from superweight.detect import detect
+    from superweight.detect import describe, detect
     from superweight.measure.environment import default_device
+    from superweight.report import strict_json
 
     checkpoint = resolve(card.source, Cache())
     loaded = load_model(
         checkpoint, device=options.device or default_device(), compute_dtype=options.dtype or card.compute_dtype
     )
-    found = detect(loaded, known=card.super_weights, progress=_say).as_dict()
+    found = detect(loaded, known=card.super_weights, progress=_say)
     if options.json:
-        print(json.dumps({"model": card.id, "origin": checkpoint.origin, **found}, indent=1))
+        print(strict_json({"model": card.id, "origin": checkpoint.origin, **found.as_dict()}), end="")
     else:
-        print(describe_detection(found, title=f"{card.title}: {checkpoint.origin}"))
+        print(describe(found, title=f"{card.title}: {checkpoint.origin}"))
     return 0
 
 

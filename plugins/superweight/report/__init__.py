@@ -9,6 +9,7 @@ from superweight.report.document import (
     build_document,
     json_schema,
     read_document,
+    strict_json,
     to_json,
 )
 from superweight.report.table import terminal_table
@@ -22,6 +23,7 @@ __all__ = [
     "json_schema",
     "read_document",
     "render",
+    "strict_json",
     "terminal_table",
     "to_json",
     "write_run",

@@ -74,12 +74,17 @@ def build_document(run: RunInfo, cells: Sequence[JudgedCell], outside: Sequence[
 
 
 def to_json(document: RunDocument) -> str:
-    """Strict JSON: infinities and NaN, which JSON cannot say, become the strings "inf", "-inf" and "nan"."""
+    """`evidence.json`, as strict JSON."""
     raw = document.model_dump(mode="python")
     for cell in raw["cells"]:
         for figure in cell["zero_shot"].values():
             figure.update({name: value for name, value in figure["metrics"].items() if name not in figure})
-    return json.dumps(_strict(raw), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return strict_json(raw)
+
+
+def strict_json(value: Any) -> str:
+    """JSON that every parser reads: infinities and NaN become the strings "inf", "-inf" and "nan"."""
+    return json.dumps(_strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _strict(value: Any) -> Any:
