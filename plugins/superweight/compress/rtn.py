@@ -1,0 +1,47 @@
+"""Recipe `rtn`: round every linear weight of the decoder layers to nearest."""
+
+from __future__ import annotations
+
+from superweight.cards.recipe import RoundToNearest
+from superweight.checkpoint.architecture import LinearWeight
+from superweight.compress.base import Context, Journal, Outcome, experts
+from superweight.compress.blocks import count_blocks, piece_elements, pieces, weight_views, whole_blocks
+from superweight.compress.rounding import extremes, round_to_nearest
+from superweight.compress.size import SCALE_BITS, measure
+
+
+def apply(method: RoundToNearest, context: Context, journal: Journal) -> Outcome:
+    """Asymmetric round-to-nearest at the card's granularity; mixtures expert by expert."""
+    parts = []
+    for weight in context.weights:
+        journal.keep(weight)
+        for expert in experts(weight):
+            _round(method, weight, expert, journal)
+        parts.append(size_parts(method, weight))
+    return Outcome(size=measure(context.loaded.model, context.weights, parts))
+
+
+def size_of(method: RoundToNearest) -> int | None:
+    """Elements of a group or block, where the granularity has them."""
+    return method.group_size or method.block_size
+
+
+def size_parts(method: RoundToNearest, weight: LinearWeight) -> dict[str, int]:
+    """Bits of a rounded weight: its codes, and a scale and a minimum for each block."""
+    blocks = sum(
+        count_blocks(weight_views(weight, expert, method.granularity, size_of(method))) for expert in experts(weight)
+    )
+    return {
+        "codes": weight.parameter.numel() * method.bits,
+        "scales": blocks * SCALE_BITS,
+        "minima": blocks * SCALE_BITS,
+    }
+
+
+def _round(method: RoundToNearest, weight: LinearWeight, expert: int | None, journal: Journal) -> None:
+    limit = piece_elements(weight.parameter.device)
+    for view in weight_views(weight, expert, method.granularity, size_of(method)):
+        for part in whole_blocks(view, limit):
+            ends = extremes(part)
+            for piece in pieces(part, limit):
+                journal.write(weight, piece, round_to_nearest(piece.float(), ends, method.bits))
