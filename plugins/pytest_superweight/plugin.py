@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.options import Settings, add_options
-from pytest_superweight.ordering import cell_of, sort_by_cell
+from pytest_superweight.ordering import cell_of, is_empty, sort_by_cell
 from pytest_superweight.session import KEY, GateSession
 from superweight.errors import GateFailure, InfraError, SuperweightError
 
@@ -47,8 +47,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each cell's tests run in a row, so that a recipe is applied once."""
     session = config.stash[KEY]
-    if session.bad_card:
+    if session.bad_card and not hasattr(config, "workerinput"):
         raise pytest.UsageError(session.bad_card)
+    empty = [item for item in items if is_empty(item)]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
     if any(cell_of(item) for item in items):
         sort_by_cell(items, session.matrix)
 
@@ -68,7 +72,10 @@ def superweight_cell(request: pytest.FixtureRequest) -> CellUnderTest:
     """One model under one recipe, ready to be measured and judged."""
     from pytest_superweight.cell_under_test import CellUnderTest
 
-    return CellUnderTest(request.config.stash[KEY], request.param)
+    session = request.config.stash[KEY]
+    if session.bad_card:
+        pytest.fail(session.bad_card, pytrace=False)
+    return CellUnderTest(session, request.param)
 
 
 @pytest.fixture

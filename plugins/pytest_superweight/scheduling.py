@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from pytest_superweight.session import KEY
+from superweight.errors import SuperweightError
+
 
 class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """xdist scheduling that gives all cells of one model to one worker, so that each model is loaded once."""
@@ -26,5 +29,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModelSchedul
     """To keep each model's cells in one worker, import this hook in the `conftest.py` of your suites.
 
     It stands back if `--dist` asks for anything but the default.
+
+    Raises:
+        pytest.UsageError: a bad card; told here once, before every worker tells it.
     """
+    try:
+        config.stash[KEY].matrix  # noqa: B018 - reads and checks the cards
+    except SuperweightError as error:
+        raise pytest.UsageError(str(error)) from error
     return ModelScheduling(config, log) if config.getoption("dist") == "load" else None

@@ -55,7 +55,7 @@ GATE = """
 id = "zero-shot"
 title = "Zero-shot"
 kind = "zero-shot"
-margin = 0.3
+margin = 0.5
 why = "Sixty items of a language without meaning can tell no less."
 date = "2026-01-31"
 """

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import jsonschema
 import pytest
@@ -229,7 +230,7 @@ def test_run_directory_can_be_rebuilt_from_evidence(project):
     out = project.root / "reports" / "latest"
     before = (out / "report.html").read_text()
     (out / "report.html").unlink()
-    run = project.pytester.run("superweight", "report", str(out))
+    run = project.pytester.run(sys.executable, "-m", "superweight.cli", "report", str(out))
     assert run.ret == 0
     assert (out / "report.html").read_text() == before
     assert json.loads((out / "evidence.schema.json").read_text())["title"]

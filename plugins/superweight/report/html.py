@@ -22,6 +22,7 @@ def render_html(document: RunDocument) -> str:
     return environment.get_template("report.html").render(
         document=document,
         headline=headline(document),
+        device=document.run.environment.get("device", ""),
         counts=counts(document),
         notes=sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}),
         cells=table,
