@@ -1,0 +1,65 @@
+"""Running text for perplexity: fetched, and tokenised once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from superweight.cards.data import CorpusCard, HubDataset, TextFile
+from superweight.checkpoint import Cache, fetch_file
+from superweight.checkpoint.loading import LoadedModel
+from superweight.errors import InfraError
+from superweight.evaluate.hub import load_rows
+
+
+def corpus_text(card: CorpusCard, cache: Cache, *, progress: bool = True) -> str:
+    """The whole text of a corpus.
+
+    Raises:
+        InfraError: the text cannot be had (offline, unauthorised, not-found, hash-mismatch, disk-full), or is not
+            UTF-8 (corrupt).
+    """
+    match card.source:
+        case HubDataset() as source:
+            rows = load_rows(source, cache)
+            count = len(rows) if source.rows is None else min(source.rows, len(rows))
+            if source.column not in rows.column_names:
+                raise InfraError(
+                    f"corpus '{card.id}': expected a column '{source.column}' in {source.repository}, found "
+                    f"{', '.join(rows.column_names)}. Correct source.column in the card.",
+                    reason="not-found",
+                )
+            return source.join.join(rows.select(range(count))[source.column])
+        case TextFile(path=path):
+            return _read(card, Path(path).expanduser())
+        case source:
+            return _read(card, fetch_file(source, cache, progress=progress))
+
+
+def corpus_tokens(loaded: LoadedModel, card: CorpusCard, cache: Cache, *, progress: bool = True) -> torch.Tensor:
+    """The corpus as token ids `(tokens,)`, int64, on the CPU.
+
+    The text is tokenised once as a whole with the tokenizer's own special tokens, as in GPTQ's
+    `tokenizer(text).input_ids`: a tokenizer that adds BOS puts one at the very beginning, so only the first window
+    starts with it.
+
+    Raises:
+        InfraError: as `corpus_text`.
+    """
+    text = corpus_text(card, cache, progress=progress)
+    ids: list[int] = loaded.tokenizer(text, verbose=False)["input_ids"]
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def _read(card: CorpusCard, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InfraError(f"corpus '{card.id}': {path} is not UTF-8 text: {error}", reason="corrupt") from error
+    except OSError as error:
+        raise InfraError(
+            f"corpus '{card.id}': expected a UTF-8 text file at {path}: {error.strerror or error}. "
+            "Correct source.path in the card.",
+            reason="not-found",
+        ) from error

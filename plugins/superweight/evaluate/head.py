@@ -1,0 +1,119 @@
+"""A language model taken apart into body and head, so that logits are only made where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+_CHUNK_BYTES = 64 * 2**20  # of float32 logits held at a time
+_PROBE_TOKENS = 8
+
+
+class LanguageModel:
+    """Token log-likelihoods of a causal language model, without the logits of a whole sequence.
+
+    The body (`model.base_model`) runs once; the head then runs on a few positions at a time. The head is not rebuilt
+    from parts: it is the model's own `forward` with the body's answer put in place, so soft-capping (Gemma 2), logit
+    scaling (Granite, Cohere), output biases and whatever else an architecture does after its body are the model's own.
+    A model that cannot be taken apart this way is called plainly; its logits are then made in the dtype of the model
+    and only turned to float32 a chunk at a time.
+
+    Args:
+        model: a transformers causal language model.
+        chunk_bytes: bound on the float32 logits held at a time.
+    """
+
+    def __init__(self, model: Any, *, chunk_bytes: int = _CHUNK_BYTES) -> None:
+        self.model = model
+        self.vocabulary = _vocabulary(model)
+        self.chunk = max(1, chunk_bytes // (4 * self.vocabulary))
+        self._answer: type = type(None)  # of what the body returns
+        self._body = self._find_body()
+
+    @property
+    def separable(self) -> bool:
+        """Whether body and head can be run apart."""
+        return self._body is not None
+
+    def states(self, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Run the body on tokens `(batch, length)`.
+
+        Returns:
+            `(batch, length, hidden)`, or `(batch, length, vocabulary)` if the model cannot be taken apart.
+        """
+        module = self.model if self._body is None else self._body
+        output = module(input_ids=input_ids, use_cache=False, **inputs)
+        states: torch.Tensor = output.logits if self._body is None else output.last_hidden_state
+        return states
+
+    def log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-likelihood of one target token at each state, and whether it is the most likely token.
+
+        Args:
+            states: `(n, hidden)`, picked from what `states` returned.
+            targets: `(n,)` token ids.
+
+        Returns:
+            float32 natural logarithms `(n,)` and booleans `(n,)`.
+        """
+        pairs = zip(torch.split(states, self.chunk), torch.split(targets, self.chunk), strict=True)
+        parts = [self._log_likelihoods(some, wanted) for some, wanted in pairs]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = states if self._body is None else self._logits(self._body, states)
+        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")  # (n,)
+        return -loss, logits.argmax(-1) == targets
+
+    def _logits(self, body: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """The model's own logits `(n, vocabulary)` for states `(n, hidden)`."""
+        tokens = torch.zeros(1, len(states), dtype=torch.long, device=states.device)  # only their number is read
+        with _answering(body, self._answer(last_hidden_state=states[None])):
+            logits: torch.Tensor = self.model(input_ids=tokens, use_cache=False).logits
+        return logits[0]
+
+    def _find_body(self) -> nn.Module | None:
+        """The module whose answer, put back in place, gives the model's own logits; tried on a few tokens."""
+        device = next(self.model.parameters()).device
+        tokens = torch.arange(_PROBE_TOKENS, device=device)[None] % self.vocabulary
+        with torch.inference_mode():
+            expected = self.model(input_ids=tokens, use_cache=False).logits[0]
+            for body in (self.model.base_model, self.model.get_decoder()):
+                if body is not self.model and body is not None and self._agrees(body, tokens, expected):
+                    return cast(nn.Module, body)
+        return None
+
+    def _agrees(self, body: nn.Module, tokens: torch.Tensor, expected: torch.Tensor) -> bool:
+        try:
+            output = body(input_ids=tokens, use_cache=False)
+            self._answer = type(output)
+            found = self._logits(body, output.last_hidden_state[0])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            return False
+        same_shape = found.shape == expected.shape
+        return same_shape and torch.allclose(found.float(), expected.float(), rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def _vocabulary(model: Any) -> int:
+    embeddings = model.get_output_embeddings()
+    if embeddings is not None and getattr(embeddings, "weight", None) is not None:
+        return int(embeddings.weight.shape[0])
+    return int(model.config.get_text_config().vocab_size)
+
+
+@contextmanager
+def _answering(module: nn.Module, output: Any) -> Iterator[None]:
+    """Make a module give this answer to every call."""
+    before = vars(module).get("forward")
+    module.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

@@ -1,0 +1,100 @@
+"""Data sets on the Hugging Face hub: whether it can be reached, and its failures in this library's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from superweight.cards.data import HubDataset
+from superweight.checkpoint import Cache
+from superweight.checkpoint.problems import disk_errors, missing_package
+from superweight.errors import InfraError, InfraReason
+from superweight.evaluate.quiet import quiet
+
+_OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+_SECONDS = 3.0  # to wait for an answer before the hub counts as out of reach
+_OFFLINE = {
+    "ConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+    "Timeout",
+    "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+}
+
+
+def hub_in_reach() -> bool:
+    """Whether the hub may be asked (`HF_HUB_OFFLINE` is not set) and answers."""
+    if any(os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE") for switch in _OFFLINE_SWITCHES):
+        return False
+    import requests
+    from huggingface_hub import constants
+
+    try:
+        requests.head(constants.ENDPOINT, timeout=_SECONDS)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def load_rows(source: HubDataset, cache: Cache) -> Any:
+    """One split of a data set, as a `datasets.Dataset`.
+
+    Raises:
+        InfraError: offline, unauthorised, not-found, disk-full, missing-package.
+    """
+    with hub_errors(f"data set {source.repository} (split {source.split})", cache):
+        import datasets
+
+        return datasets.load_dataset(
+            source.repository,
+            source.config,
+            data_files={source.split: source.data_files} if source.data_files else None,
+            split=source.split,
+            revision=source.revision,
+            cache_dir=str(cache.path("datasets")),
+        )
+
+
+@contextmanager
+def hub_errors(what: str, cache: Cache) -> Iterator[None]:
+    """Turn what `datasets` and `huggingface_hub` raise in the block into an InfraError that says what to do."""
+    try:
+        with disk_errors(cache.root, f"fetching {what}"), quiet():
+            yield
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), what) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        message = f"{what} cannot be had from the Hugging Face hub: {error} {_ADVICE[reason]}"
+        raise InfraError(message, reason=reason) from error
+
+
+_ADVICE: dict[InfraReason, str] = {
+    "offline": "Connect to the hub (unset HF_HUB_OFFLINE), or use a card whose data is embedded.",
+    "unauthorised": "Accept the data set's terms on the hub and set HF_TOKEN.",
+    "not-found": "Correct the repository, configuration, split or revision in the card.",
+}
+
+
+def _reason(error: BaseException) -> InfraReason | None:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    text = " ".join(str(each) for each in chain).lower()
+    names = {kind.__name__ for each in chain for kind in type(each).__mro__}
+    if "gated" in text or "401" in text or "403" in text or "GatedRepoError" in names:
+        return "unauthorised"
+    if names & _OFFLINE and type(error).__name__ != "DatasetNotFoundError":
+        return "offline"
+    if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "EntryNotFoundError", "FileNotFoundError"}:
+        return "not-found"
+    if isinstance(error, ValueError) and ("config" in text or "split" in text):
+        return "not-found"
+    return None

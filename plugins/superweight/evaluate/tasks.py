@@ -1,0 +1,162 @@
+"""lm-eval's task definitions by name or YAML path, without indexing its whole task tree, on rows from hub or wheel."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from superweight.cards.data import TaskCard
+from superweight.checkpoint import Cache
+from superweight.checkpoint.problems import missing_package
+from superweight.errors import CardError, InfraError
+from superweight.evaluate.embedded import describe, embedded_rows
+from superweight.evaluate.hub import hub_errors, hub_in_reach
+from superweight.evaluate.quiet import quiet
+
+Prefer = Literal["auto", "hub", "embedded"]
+
+_NAME = re.compile(rb"""^['\"]?(task|group)['\"]?:[ \t]*['\"]?([^\s'\"#\[\]]+)""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task ready to be asked.
+
+    Attributes:
+        definition: lm-eval's task object, its rows loaded.
+        data: where the rows came from and which split they are.
+    """
+
+    definition: Any
+    data: str
+
+
+def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress: bool = True) -> Task:
+    """Build lm-eval's task and give it its rows.
+
+    With `prefer="auto"`, a card with embedded rows uses them if `HF_HUB_OFFLINE` is set or the hub does not answer,
+    and the hub's rows otherwise; what was used is in `Task.data`. A card without embedded rows always uses the hub
+    (or whatever its YAML names). Build a task once and measure every cell with it: then all see the same rows.
+
+    Raises:
+        CardError: no such task, a group of tasks, a bad YAML, or a metric that the task does not have.
+        InfraError: the rows cannot be had.
+    """
+    path = task_file(card)
+    if card.embedded and (prefer == "embedded" or (prefer == "auto" and not hub_in_reach())):
+        rows = embedded_rows(card.embedded, cache, progress=progress)
+        task = Task(_build(card, path, _with_rows(path, rows), cache), describe(card.embedded))
+    else:
+        definition = _build(card, path, _from_hub(path, cache), cache)
+        split = definition.config.test_split or definition.config.validation_split
+        task = Task(definition, f"{definition.config.dataset_path or 'custom'}: {split} split")
+    known = list(task.definition.aggregation())
+    if card.metric not in known:
+        raise CardError(f"task card '{card.id}': metric: '{card.metric}' is none of the task's: {', '.join(known)}")
+    return task
+
+
+def task_file(card: TaskCard) -> Path:
+    """The YAML file that defines a card's task.
+
+    Raises:
+        CardError: there is none; names the closest tasks.
+        InfraError: lm-eval is not installed.
+    """
+    if card.task.endswith((".yaml", ".yml")):
+        path = Path(card.task).expanduser()
+        if not path.is_file():
+            raise CardError(f"task card '{card.id}': task: no such file {path}")
+        return path
+    root = _tree()
+    near = sorted((f for f in root.iterdir() if f.is_dir() and card.task.startswith(f.name)), reverse=True)
+    for folder in (*near, root):
+        names = dict(_definitions(folder))
+        if found := names.get(("task", card.task)):
+            return found
+    raise CardError(_unknown(card, names))
+
+
+def _unknown(card: TaskCard, names: dict[tuple[str, str], Path]) -> str:
+    if ("group", card.task) in names:
+        return f"task card '{card.id}': task: '{card.task}' is a group of lm-eval tasks; name one task of it"
+    close = difflib.get_close_matches(card.task, [name for kind, name in names if kind == "task"], n=5, cutoff=0.6)
+    hint = f" Close: {', '.join(close)}." if close else ""
+    return (
+        f"task card '{card.id}': task: lm-eval knows no task '{card.task}'.{hint} "
+        "Expected the name of an lm-eval task or the path of a task YAML."
+    )
+
+
+def _tree() -> Path:
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise missing_package("lm-eval", "zero-shot evaluation")
+    return Path(next(iter(spec.submodule_search_locations))) / "tasks"
+
+
+def _definitions(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
+    """`(kind, name)` and file of every task and group below a folder, read as text: parsing all YAML takes 8 s."""
+    for directory, _, files in os.walk(folder):
+        for file in files:
+            if file.endswith(".yaml"):
+                path = Path(directory, file)
+                for kind, name in _NAME.findall(path.read_bytes()):
+                    yield (kind.decode(), name.decode(errors="replace")), path
+
+
+def _build(card: TaskCard, path: Path, overrides: dict[str, Any], cache: Cache) -> Any:
+    """lm-eval's task object for one YAML file."""
+    with hub_errors(f"the rows of task '{card.task}'", cache):
+        from lm_eval.tasks._factory import TaskFactory
+        from lm_eval.tasks._index import TaskIndex
+
+        entry = TaskIndex.entry_from_path(path)
+        built = TaskFactory().build(entry, overrides=overrides, registry={}) if entry else None
+    if not hasattr(built, "build_all_requests"):
+        raise CardError(f"task card '{card.id}': task: {path} defines a group of tasks or no task; expected one task")
+    if getattr(built, "MULTIMODAL", False) or getattr(built, "UNSAFE_CODE", False):
+        raise InfraError(f"task '{card.task}' needs images, sound or running generated code", reason="unsupported")
+    return built
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    with quiet():
+        from lm_eval.tasks._yaml_loader import load_yaml
+    try:
+        config: dict[str, Any] = load_yaml(path, resolve_func=False)
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise CardError(f"{path}: not a task that lm-eval can read: {error}") from error
+    return config
+
+
+def _no_examples(config: dict[str, Any]) -> dict[str, Any]:
+    """A task that is asked without examples need not load and process its training split."""
+    if config.get("num_fewshot") or "fewshot_config" in config:
+        return {}
+    return {"training_split": None, "fewshot_split": None}
+
+
+def _with_rows(path: Path, rows: Any) -> dict[str, Any]:
+    """Settings that make lm-eval take `rows` for the split that it evaluates."""
+    config = _yaml(path)
+    if config.get("num_fewshot"):
+        raise CardError(f"{path}: asks for {config['num_fewshot']} examples, which embedded rows do not have")
+    splits = {split for key in ("validation_split", "test_split") if (split := config.get(key))}
+    return {"custom_dataset": lambda **_: dict.fromkeys(splits, rows), **_no_examples(config)}
+
+
+def _from_hub(path: Path, cache: Cache) -> dict[str, Any]:
+    config = _yaml(path)
+    if "custom_dataset" in config or "class" in config:
+        return {}
+    where = {"cache_dir": str(cache.path("datasets")), **(config.get("dataset_kwargs") or {})}
+    return {"dataset_kwargs": where, **_no_examples(config)}

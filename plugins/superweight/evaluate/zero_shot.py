@@ -1,0 +1,221 @@
+"""Zero-shot accuracy: lm-eval's tasks and metrics on the model in memory, every item kept."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from superweight.cards.data import TaskCard
+from superweight.checkpoint import Cache
+from superweight.checkpoint.loading import LoadedModel
+from superweight.evaluate.likelihood import Progress, Scorer
+from superweight.evaluate.quiet import quiet
+from superweight.evaluate.tasks import Prefer, Task, load_task
+
+_FEWSHOT_SEED = 1234  # lm-eval's own, where none is chosen
+_SHOWN = 240  # characters of a prompt kept with each item
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """One task's result.
+
+    Attributes:
+        task: lm-eval's name of the task.
+        metric: the metric that is gated.
+        metrics: every metric of the task, as lm-eval aggregates it.
+        stderr: standard errors of those that are means, as lm-eval computes them.
+        higher_is_better: of the gated metric.
+        n: how many items were asked.
+        items: one dictionary an item: `doc_id`, `doc_hash` and `target` as lm-eval logs them, the end of the prompt,
+            the choices with their log-likelihoods (nats) and whether each is what greedy decoding gives, and the
+            item's value of every metric.
+        data: where the rows came from and which split they are.
+        version: of the task and of lm-eval.
+        num_fewshot: examples shown before each question.
+    """
+
+    task: str
+    metric: str
+    metrics: dict[str, float]
+    stderr: dict[str, float]
+    higher_is_better: bool
+    n: int
+    items: tuple[dict[str, Any], ...]
+    data: str
+    version: str
+    num_fewshot: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "items": list(self.items)}
+
+
+class PreparedTask:
+    """A task's requests, tokenised for one model: made once, asked again under every recipe.
+
+    Make it before a recipe is applied; see `Scorer`.
+
+    Args:
+        scorer: of the model.
+        card: the task card.
+        task: its definition and rows.
+        limit: only the first so many items.
+    """
+
+    def __init__(self, scorer: Scorer, card: TaskCard, task: Task, *, limit: int | None = None) -> None:
+        self.card, self.data, self._limit, self._scorer = card, task.data, limit, scorer
+        self._task = task.definition
+        with quiet():
+            from superweight.evaluate.lm import InMemoryLM
+
+            self._lm = InMemoryLM(scorer)
+            self._task.set_fewshot_seed(_FEWSHOT_SEED)
+            self._task.build_all_requests(limit=limit, rank=0, world_size=1)
+            self._instances = [one for one in self._task.instances for _ in range(one.repeats or 1)]
+            self._of_kind = _by(self._instances, "request_type")
+            self._pairs = self._lm.encode(self._of_kind.get("loglikelihood", []))
+
+    def measure(self, *, progress: Progress | None = None) -> ZeroShot:
+        """Ask the model as it is now."""
+        for instance in self._instances:
+            instance.resps, instance.filtered_resps = [], {}
+        for kind, instances in self._of_kind.items():
+            for instance, response in zip(instances, self._responses(kind, instances, progress), strict=True):
+                instance.resps.append(response)
+        with quiet():
+            self._task.apply_filters()
+            items, values = self._items()
+            metrics, stderr = self._aggregate(values)
+        return ZeroShot(
+            task=self._task.task_name,
+            metric=self.card.metric,
+            metrics=metrics,
+            stderr=stderr,
+            higher_is_better=bool(self._task.higher_is_better().get(self.card.metric, True)),
+            n=len(items),
+            items=tuple(items),
+            data=self.data,
+            version=f"{self._task.VERSION} (lm-eval {version('lm-eval')})",
+            num_fewshot=int(self._task.config.num_fewshot or 0),
+        )
+
+    def _responses(self, kind: str, instances: list[Any], progress: Progress | None) -> list[Any]:
+        if kind == "loglikelihood":
+            return list(self._scorer.continuations(self._pairs, max_length=self._lm.max_length, progress=progress))
+        with quiet(), self._scorer.loaded.arithmetic():
+            return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
+
+    def _items(self) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+        """One dictionary an item, and each metric's values; metrics of filters beyond the first are `metric,filter`."""
+        items, values = [], defaultdict(list)
+        by_document = _by(self._task.instances, "doc_id")
+        for doc_id, document in self._task.doc_iterator(rank=0, limit=self._limit, world_size=1):
+            requests = sorted(by_document[doc_id], key=lambda request: request.idx)
+            found: dict[str, Any] = {}
+            for number, key in enumerate(requests[0].filtered_resps):
+                scored = self._task.process_results(document, [request.filtered_resps[key] for request in requests])
+                found.update({f"{name},{key}" if number else name: value for name, value in scored.items()})
+            for name, value in found.items():
+                values[name].append(value)
+            items.append(_plain({**self._described(doc_id, document, requests), **found}))
+        return items, dict(values)
+
+    def _described(self, doc_id: int, document: Any, requests: list[Any]) -> dict[str, Any]:
+        item = {
+            "doc_id": doc_id,
+            "doc_hash": doc_hash(requests[0].doc),
+            "target": self._task.doc_to_target(document),
+            "text": str(requests[0].args[0])[-_SHOWN:],
+        }
+        if requests[0].request_type != "loglikelihood":
+            return {**item, "responses": [request.resps[0] for request in requests]}
+        item["choices"] = [str(request.args[1])[:_SHOWN] for request in requests]
+        item["loglikelihoods"] = [request.resps[0][0] for request in requests]
+        item["is_greedy"] = [request.resps[0][1] for request in requests]
+        return item
+
+    def _aggregate(self, values: dict[str, list[Any]]) -> tuple[dict[str, float], dict[str, float]]:
+        from lm_eval.api.metrics import mean, mean_stderr
+
+        how = {name: self._task.aggregation().get(name.partition(",")[0], mean) for name in values}
+        metrics = {name: float(how[name](values[name])) for name in values}
+        means = [name for name in values if how[name] is mean and len(values[name]) > 1]
+        return metrics, {name: float(mean_stderr(values[name])) for name in means}
+
+
+def prepare_task(
+    loaded: LoadedModel,
+    card: TaskCard,
+    cache: Cache,
+    *,
+    limit: int | None = None,
+    prefer: Prefer = "auto",
+    scorer: Scorer | None = None,
+    progress: bool = True,
+) -> PreparedTask:
+    """Fetch a task's rows and tokenise its requests for one model.
+
+    Args:
+        loaded: the model, no recipe applied yet.
+        card: the task card.
+        cache: where the rows are kept.
+        limit: only the first so many items, as in lm-eval.
+        prefer: where rows come from; see `load_task`.
+        scorer: of the model, if there is one already.
+        progress: whether downloads show a bar.
+
+    Raises:
+        CardError, InfraError: see `load_task`.
+    """
+    task = load_task(card, cache, prefer=prefer, progress=progress)
+    return PreparedTask(scorer or Scorer(loaded), card, task, limit=limit)
+
+
+def zero_shot(
+    loaded: LoadedModel,
+    card: TaskCard,
+    cache: Cache,
+    *,
+    limit: int | None = None,
+    prefer: Prefer = "auto",
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> ZeroShot:
+    """Measure one task once; to measure several recipes, keep what `prepare_task` returns.
+
+    Raises:
+        CardError, InfraError: see `load_task`.
+    """
+    scorer = Scorer(loaded, batch_tokens=batch_tokens)
+    return prepare_task(loaded, card, cache, limit=limit, prefer=prefer, scorer=scorer).measure(progress=progress)
+
+
+def doc_hash(document: Any) -> str:
+    """lm-eval's hash of a document, as in its logged samples."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return str(hash_string(text))
+
+
+def _by(instances: Iterable[Any], attribute: str) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for instance in instances:
+        groups[getattr(instance, attribute)].append(instance)
+    return dict(groups)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, strings, lists and dictionaries only."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
