@@ -19,7 +19,7 @@ def cell_of(item: pytest.Item) -> Cell | None:
 
 
 def is_empty(item: pytest.Item) -> bool:
-    """Whether pytest made this test of an empty set of cells, to skip it: there is nothing to ask, so it is left out."""
+    """Whether pytest made this test of an empty set of cells, to be skipped: it asks nothing, so it is left out."""
     callspec = getattr(item, "callspec", None)
     return callspec is not None and "superweight_cell" in callspec.params and cell_of(item) is None
 

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from superweight.cards import (
     DirectorySource,
     GgufSource,

@@ -64,9 +64,8 @@ date = "2026-01-31"
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """A directory with a tiny Llama that one planted weight holds together, and that weight's value."""
-    from tiny import Plant, tiny
-
     from superweight.cards.base import Coordinate
+    from tiny import Plant, tiny
 
     where = Coordinate(layer=1, row=5, column=7)
     made = tiny("llama", [Plant(where)])

@@ -3,9 +3,11 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
+
 from superweight.errors import InfraError
 from superweight.evidence import CellEvidence, Failure, Perplexity, Sanity, Size, StoredWeight, ZeroShot
 from superweight.report import (
@@ -166,7 +168,9 @@ def test_terminal_table_has_baseline_value_difference_verdict(document):
     assert sum("clip-restore" in line for line in lines) == 1
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "Invalid JSON"), ("[]", "should be an object"), ('{"run": {}}', "run.started")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "Invalid JSON"), ("[]", "should be an object"), ('{"run": {}}', "run.started")]
+)
 def test_what_is_not_evidence_is_refused_by_name(tmp_path, text, words):
     path = tmp_path / "evidence.json"
     path.write_text(text)
@@ -188,3 +192,9 @@ def test_a_full_disk_leaves_the_old_report(document, tmp_path, monkeypatch):
     assert caught.value.reason == "disk-full"
     assert (tmp_path / "evidence.json").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_published_schema_is_the_one_in_force():
+    """To renew it: superweight schema > docs/evidence.schema.json."""
+    published = Path(__file__).parents[2] / "docs" / "evidence.schema.json"
+    assert json.loads(published.read_text()) == json_schema()

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from superweight.cards import GateCard
 from superweight.evidence import CellEvidence, Failure, Perplexity, Sanity, Size, StoredWeight, ZeroShot
 from superweight.verdict import combine, gates_of, judge_cell, judge_perplexity, judge_run, judge_zero_shot

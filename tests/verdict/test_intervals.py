@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 from scipy import optimize, stats
+
 from superweight.verdict.intervals import paired_mean_interval, tango_interval
 
 

@@ -113,7 +113,12 @@ class ModelBench:
             self._tokens[entry.corpus] = corpus_tokens(self.loaded, card, self.cache)
         self._apply(cell)
         found = perplexity(
-            self.loaded, self._tokens[entry.corpus], window=entry.window, windows=entry.windows, scorer=self.scorer
+            self.loaded,
+            self._tokens[entry.corpus],
+            window=entry.window,
+            windows=entry.windows,
+            batch_tokens=self.scorer.batch_tokens,
+            scorer=self.scorer,
         )
         evidence.perplexity[entry.corpus] = Perplexity(corpus=entry.corpus, origin=str(card.source), **found.as_dict())
 

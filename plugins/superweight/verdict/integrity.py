@@ -101,8 +101,6 @@ def judge_detection(cell: CellEvidence, claimed: Sequence[Mapping[str, Any]], *,
         message="\n".join([*(problems or [agreed]), *lists]),
         metric="super weights",
         value=float(len(found)),
-        baseline=float(len(must)),
-        n=len(found),
     )
 
 
