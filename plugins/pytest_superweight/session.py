@@ -62,9 +62,13 @@ class GateSession:
     @cached_property
     def workbench(self) -> Workbench:
         """Where cells are measured; made, with torch, when the first cell runs."""
-        from superweight.measure import Workbench
+        from superweight.measure import Workbench, default_device, share_cores
 
-        bench = Workbench(self.library, self.evidence, device=self.settings.device, dtype=self.settings.dtype)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        share_cores(min(workers, len({cell.model.id for cell in self.matrix})))
+        device = self.settings.device or default_device(worker)
+        bench = Workbench(self.library, self.evidence, device=device, dtype=self.settings.dtype)
         for model, entries in self.asked.items():
             bench.plan(model, entries)
         return bench

@@ -198,3 +198,12 @@ def test_the_published_schema_is_the_one_in_force():
     """To renew it: superweight schema > docs/evidence.schema.json."""
     published = Path(__file__).parents[2] / "docs" / "evidence.schema.json"
     assert json.loads(published.read_text()) == json_schema()
+
+
+def test_tables_of_an_earlier_run_do_not_linger(document, tmp_path):
+    stale = tmp_path / "items" / "m" / "gone" / "old.csv"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("x")
+    write_run(tmp_path, document, document.cells)
+    assert not stale.exists()
+    assert (tmp_path / "items" / "m" / "baseline" / "perplexity-wiki.csv").read_text().startswith("window,nll\n0,")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -45,25 +47,30 @@ def _unwritable(path: Path, error: OSError) -> InfraError:
     )
 
 
-def write_items(directory: Path, cell: CellEvidence) -> list[Path]:
+def write_items(directory: Path, cells: Iterable[CellEvidence]) -> None:
     """Write one CSV per task and corpus under `directory/model/recipe/`; floats keep every digit.
 
-    Returns:
-        The files written.
+    The tables replace those of an earlier run as a whole.
 
+    Raises:
+        InfraError: as `write_text`.
     """
-    written = []
+    fresh = directory.with_name(f".{directory.name}.{os.getpid()}")
+    try:
+        for cell in cells:
+            for name, table in _tables(cell):
+                write_text(fresh / cell.model / cell.recipe / f"{name}.csv", table.to_csv(index=False))
+        shutil.rmtree(directory, ignore_errors=True)
+        if fresh.exists():
+            fresh.replace(directory)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _tables(cell: CellEvidence) -> Iterator[tuple[str, pd.DataFrame]]:
     for task, figure in cell.zero_shot.items():
         if figure.items:
-            written.append(
-                _write_table(directory / cell.model / cell.recipe / f"{task}.csv", pd.DataFrame(figure.items))
-            )
+            yield task, pd.DataFrame(figure.items)
     for corpus, perplexity in cell.perplexity.items():
-        table = pd.DataFrame({"window": range(len(perplexity.nll)), "nll": perplexity.nll})
-        written.append(_write_table(directory / cell.model / cell.recipe / f"perplexity-{corpus}.csv", table))
-    return written
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> Path:
-    write_text(path, table.to_csv(index=False))
-    return path
+        columns = {"window": range(len(perplexity.nll)), "nll": perplexity.nll}
+        yield f"perplexity-{corpus}", pd.DataFrame(columns)

@@ -23,9 +23,18 @@ def environment(device: torch.device) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def default_device() -> str:
-    """CUDA where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def default_device(worker: int = 0) -> str:
+    """CUDA where there is one; the worker's own, in turn, where there are several."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count > 1:
+        return f"cuda:{worker % count}"
+    return "cuda" if count else "cpu"
+
+
+def share_cores(processes: int) -> None:
+    """Leave each of several busy processes its share of the cores, since threads that outnumber them only wait."""
+    if processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
 def device_class(device: torch.device) -> str:

@@ -20,8 +20,7 @@ def write_run(directory: Path, document: RunDocument, evidence: Sequence[CellEvi
         InfraError: the directory cannot be written, or the disk is full.
 
     """
-    for cell in evidence:
-        write_items(directory / "items", cell)
+    write_items(directory / "items", evidence)
     write_text(directory / "evidence.json", to_json(document))
     write_text(directory / "evidence.schema.json", json.dumps(json_schema(), indent=1) + "\n")
     render(directory, document)
