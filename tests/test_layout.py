@@ -22,7 +22,7 @@ def test_top_level():
         "pyproject.toml",
         "README.md",
     } <= names
-    assert {"tests", "benchmarks", "docs", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".ci"} <= names
+    assert {"tests", "docs", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".ci"} <= names
 
 
 def test_imports_go_one_way():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_superweight.session import GateSession
 from superweight.cards import Cell, TierPerplexity, TierTask
+from superweight.errors import InfraError
 from superweight.verdict import GateResult, JudgedCell
 
 
@@ -59,4 +60,11 @@ class CellUnderTest:
 
     def _gate(self, name: str) -> GateResult:
         judged = self._session.judged(self.cell.id)
-        return next(gate for gate in judged.gates if gate.gate == name)
+        found = [gate for gate in judged.gates if gate.gate == name]
+        if not found:
+            raise InfraError(
+                f"{self.cell.id} has no gate '{name}': the {self.role} cell is not asked that. "
+                "Mark the test with the roles it is for, as in superweight_roles('candidate').",
+                reason="unsupported",
+            )
+        return found[0]

@@ -48,6 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Each cell's tests run in a row, so that a recipe is applied once."""
     session = config.stash[KEY]
     if session.bad_card and not hasattr(config, "workerinput"):
+        session.begin()
         raise pytest.UsageError(session.bad_card)
     empty = [item for item in items if is_empty(item)]
     if empty:
@@ -60,11 +61,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember what is asked of each model, so that its baseline is measured before the first recipe is applied."""
     gate = session.config.stash[KEY]
+    if session.config.option.collectonly:
+        return
     for item in session.items:
         if (cell := cell_of(item)) is not None:
-            parameters = item.callspec.params  # type: ignore[attr-defined]
-            entries = gate.asked.setdefault(cell.model.id, [])
-            entries += [parameters[name] for name in ("superweight_corpus", "superweight_task") if name in parameters]
+            gate.want(cell, item.callspec.params)  # type: ignore[attr-defined]
+    if gate.wanted and not hasattr(session.config, "workerinput"):
+        gate.begin()
 
 
 @pytest.fixture
@@ -122,7 +125,7 @@ def pytest_runtest_makereport(
     error = call.excinfo.value
     if isinstance(error, GateFailure | InfraError):
         report.longrepr = str(error)
-    else:
+    elif not isinstance(error, AssertionError | pytest.fail.Exception):
         item.config.stash[KEY].crashed(cell, item.originalname, f"{type(error).__name__}: {error}")  # type: ignore[attr-defined]
     return report
 
@@ -133,13 +136,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     gate = session.config.stash[KEY]
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["superweight"] = gate.hand_over() if gate.evidence else ""
+        output["superweight"] = gate.hand_over() if gate.wanted else ""
         return
-    if not gate.evidence:
+    if not gate.active or gate.bad_card:
         return
-    if exitstatus == pytest.ExitCode.INTERRUPTED:
-        gate.outside.append("the run was interrupted: what is missing was not measured")
-    gate.finish(session.config)
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        ended = (
+            "was interrupted" if exitstatus == pytest.ExitCode.INTERRUPTED else f"ended with pytest status {exitstatus}"
+        )
+        gate.outside.append(f"the run {ended}: what is missing was not measured")
+    try:
+        verdict = gate.finish(session.config)
+    except InfraError as error:
+        gate.unwritten = str(error)
+        verdict = "INFRA"
+    if exitstatus == pytest.ExitCode.OK and verdict in ("REGRESSION", "INFRA"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -156,7 +168,8 @@ def pytest_testnodedown(node: Any, error: object | None) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table of every cell and gate, the verdict, and where the report is."""
-    document = config.stash[KEY].document
+    gate = config.stash[KEY]
+    document = gate.document
     if document is None:
         return
     from superweight.report import terminal_table
@@ -169,4 +182,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(headline(document), bold=True, **colour)
     for reason in document.reasons[:10]:
         terminalreporter.write_line(f"  {' '.join(reason.splitlines())}")
-    terminalreporter.write_line(f"report: {config.stash[KEY].settings.out / 'report.html'}")
+    where = f"no report: {gate.unwritten}" if gate.unwritten else f"report: {gate.settings.out / 'report.html'}"
+    terminalreporter.write_line(where)

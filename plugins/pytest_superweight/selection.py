@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import pytest
 
 from pytest_superweight.options import Settings
 from superweight.cards import Cell, Library, ModelCard, RecipeCard, TierCard, cells
+from superweight.errors import CardError
+
+Card = TypeVar("Card", ModelCard, RecipeCard)
 
 
 def selected_cells(settings: Settings, library: Library, arguments: Sequence[str]) -> list[Cell]:
@@ -23,7 +27,20 @@ def selected_cells(settings: Settings, library: Library, arguments: Sequence[str
 
     """
     tier = library.tiers[settings.tier]
-    return list(cells(library, _models(settings, library, tier, arguments), _recipes(settings, library, tier)))
+    models, recipes = _models(settings, library, tier, arguments), _recipes(settings, library, tier)
+    return list(cells(library, _distinct(models), _distinct(recipes)))
+
+
+def _distinct(cards: Sequence[Card]) -> list[Card]:
+    """The cards without repetition; figures are kept by id, so two cards of one id would be taken for each other."""
+    found: dict[str, Card] = {}
+    for card in cards:
+        if found.setdefault(card.id, card) != card:
+            raise CardError(
+                f"two different cards have the id '{card.id}' ({found[card.id].title} and {card.title}). "
+                "Rename a directory or file, or write cards with ids of their own."
+            )
+    return list(found.values())
 
 
 def _models(settings: Settings, library: Library, tier: TierCard, arguments: Sequence[str]) -> list[ModelCard]:

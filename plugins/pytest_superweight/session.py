@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,8 +36,11 @@ class GateSession:
     started: str = field(default_factory=lambda: _now())
     asked: dict[str, list[TierPerplexity | TierTask]] = field(default_factory=dict)
     evidence: dict[str, CellEvidence] = field(default_factory=dict)
+    wanted: set[tuple[str, str]] = field(default_factory=set)
+    active: bool = False
     outside: list[str] = field(default_factory=list)
     bad_card: str = ""
+    unwritten: str = ""
     document: RunDocument | None = None
 
     @cached_property
@@ -66,7 +69,7 @@ class GateSession:
 
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        share_cores(min(workers, len({cell.model.id for cell in self.matrix})))
+        share_cores(min(workers, len(self.asked)))
         device = self.settings.device or default_device(worker)
         bench = Workbench(self.library, self.evidence, device=device, dtype=self.settings.dtype)
         for model, entries in self.asked.items():
@@ -86,6 +89,23 @@ class GateSession:
         baseline = next((e for e in self.evidence.values() if e.model == evidence.model and e.role == "baseline"), None)
         return judge_cell(evidence, gates_of(evidence, baseline, self.gate_cards))
 
+    def begin(self) -> None:
+        """Our tests are about to run: what an earlier run left must not be taken for this one's."""
+        if not self.active:
+            self.active = True
+            for name in ("evidence.json", "summary.md", "report.html"):
+                (self.settings.out / name).unlink(missing_ok=True)
+
+    def want(self, cell: Cell, parameters: Mapping[str, Any]) -> None:
+        """A test was collected that asks for figures of this cell."""
+        entries = self.asked.setdefault(cell.model.id, [])
+        for name, gate in (("superweight_corpus", "perplexity"), ("superweight_task", "zero-shot")):
+            if name in parameters:
+                entry = parameters[name]
+                entries.append(entry)
+                self.wanted.add((cell.id, f"{gate}:{entry.corpus if gate == 'perplexity' else entry.task}"))
+        self.wanted.add((cell.id, ""))
+
     def crashed(self, cell: Cell, stage: str, message: str) -> None:
         """Record that a test of this cell died of something that nobody foresaw."""
         from superweight.evidence import CellEvidence, Failure
@@ -95,27 +115,59 @@ class GateSession:
 
     def hand_over(self) -> str:
         """What a worker gives to the controller: plain JSON, per-item tables included."""
-        return json.dumps(
-            [
-                e.model_dump(mode="python")
-                | {"zero_shot": {t: f.model_dump(mode="python") | {"items": f.items} for t, f in e.zero_shot.items()}}
-                for e in self.evidence.values()
-            ]
-        )
+        cells = [
+            e.model_dump(mode="python")
+            | {"zero_shot": {t: f.model_dump(mode="python") | {"items": f.items} for t, f in e.zero_shot.items()}}
+            for e in self.evidence.values()
+        ]
+        return json.dumps({"cells": cells, "wanted": sorted(self.wanted)})
 
     def take(self, handed_over: str) -> None:
         """What the controller does with it. A cell that two workers measured keeps the figures of both."""
         from superweight.evidence import CellEvidence
 
-        for raw in json.loads(handed_over):
+        given = json.loads(handed_over)
+        self.wanted |= {(cell, gate) for cell, gate in given["wanted"]}
+        self.active |= bool(given["wanted"])
+        for raw in given["cells"]:
             evidence = CellEvidence.model_validate(raw)
             known = self.evidence.get(evidence.id)
             self.evidence[evidence.id] = evidence if known is None else _merged(known, evidence)
 
-    def finish(self, config: pytest.Config) -> None:
-        """Judge the run and write its directory."""
+    def _miss(self) -> None:
+        """Whatever was asked for and has no figure and no failure was not measured: that is INFRA, never silence."""
+        from superweight.evidence import CellEvidence, Failure
+
+        cells = {cell.id: cell for cell in self.matrix}
+        for cell_id, gate in sorted(self.wanted):
+            evidence = self.evidence.setdefault(cell_id, CellEvidence.of(cells[cell_id]))
+            nothing = not (evidence.seconds or evidence.failures)
+            if nothing or _missing(evidence, gate):
+                message = "asked for, but the run ended before it was measured"
+                evidence.failures.append(Failure(stage=gate or "cell", reason="interrupted", message=message))
+
+    def _left_out(self) -> list[str]:
+        """What of the tier was not asked for on the models of this run, so that a part is not taken for the whole."""
+        models = {cell_id.split("/")[0] for cell_id, _ in self.wanted}
+        gates = [f"perplexity:{entry.corpus}" for entry in self.tier.perplexity]
+        gates += [f"zero-shot:{entry.task}" for entry in self.tier.tasks]
+        cells = [cell for cell in self.matrix if cell.model.id in models]
+        left_out = [f"{cell.id} {gate}" for cell in cells for gate in gates if (cell.id, gate) not in self.wanted]
+        missing_roles = {"candidate", "control"} - {cell.role for cell in cells}
+        return [*left_out, *(f"no {role} in this run" for role in sorted(missing_roles))]
+
+    def finish(self, config: pytest.Config) -> str:
+        """Judge the run and write its directory.
+
+        Returns:
+            the verdict of the run.
+
+        Raises:
+            InfraError: the directory cannot be written; the judgement is in `document` all the same.
+        """
         from superweight.report import RunInfo, build_document, write_run
 
+        self._miss()
         order = {cell.id: index for index, cell in enumerate(self.matrix)}
         cells = [self.judged(cell_id) for cell_id in sorted(self.evidence, key=lambda i: order.get(i, len(order)))]
         run = RunInfo(
@@ -126,15 +178,24 @@ class GateSession:
             expression=self.settings.expression,
             commit=_commit(config),
             environment=_environment(self.evidence.values()),
+            left_out=self._left_out(),
         )
         self.document = build_document(run, cells, self.outside)
         write_run(self.settings.out, self.document, [cell.evidence for cell in cells])
+        return self.document.verdict
+
+
+def _missing(evidence: CellEvidence, gate: str) -> bool:
+    kind, _, name = gate.partition(":")
+    figures = {"perplexity": set(evidence.perplexity), "zero-shot": set(evidence.zero_shot)}
+    failed = any(failure.stage == gate for failure in evidence.failures)
+    return kind in figures and name not in figures[kind] and not failed
 
 
 def _merged(one: CellEvidence, other: CellEvidence) -> CellEvidence:
     update = {
         name: getattr(other, name)
-        for name in ("detection", "sanity", "size", "super_weights", "checkpoint")
+        for name in ("detection", "sanity", "size", "super_weights", "checkpoint", "recipe_figures", "key")
         if not getattr(one, name)
     }
     return one.model_copy(

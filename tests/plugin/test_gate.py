@@ -10,6 +10,15 @@ import pytest
 
 from superweight.report import json_schema
 
+RECIPES = [
+    "baseline",
+    "no-op",
+    "prune-super-weights",
+    "clip-restore-int4-g64",
+    "rtn-int4-g64",
+    "clip-restore-int8-channel",
+]
+
 
 def test_a_green_run_and_everything_it_leaves_behind(project):
     run = project.gate("-v")
@@ -38,7 +47,9 @@ def test_a_green_run_and_everything_it_leaves_behind(project):
     out = project.root / "reports" / "latest"
     assert (out / "items" / "tiny" / "baseline" / "successor.csv").read_text().count("\n") >= 61
     assert "<title>PASS" in (out / "report.html").read_text()
-    assert (out / "summary.md").read_text().startswith("# ✓ PASS")
+    assert (out / "summary.md").read_text().startswith("# ✓ PASS: may ship")
+    assert evidence["run"]["left_out"] == []
+    assert [cell["recipe"] for cell in evidence["cells"]] == RECIPES
     run.stdout.fnmatch_lines(
         ["*test_perplexity?tiny/clip-restore-int4-g64/chain? PASSED*", "*compression gates*", "*PASS: may ship*"]
     )
@@ -64,10 +75,66 @@ def test_two_workers_find_what_one_finds_and_keep_models_together(project):
     assert {model: len(names) for model, names in workers.items()} == {"tiny": 1, "twin": 1}
 
 
+def test_what_the_baseline_lacks_no_candidate_can_pass(project):
+    """The corpus is gone: the candidate's own evidence must say so, not only the baseline's."""
+    (project.root / "cards" / "corpora" / "chain.txt").unlink()
+    run = project.gate("-k", "perplexity and clip")
+    assert run.ret == 1
+    cell = project.cell("clip-restore-int8-channel")
+    assert cell["verdict"] == "INFRA"
+    assert cell["failures"][0]["stage"] == "perplexity:chain"
+
+
+def test_two_models_of_one_name_are_refused(project, tmp_path):
+    other = shutil.copytree(project.weights, tmp_path / "elsewhere" / "weights")
+    run = project.gate("--superweight-model", str(project.weights), "--superweight-model", str(other))
+    assert run.ret == 4
+    assert "two different cards have the id 'weights'" in run.stdout.str() + run.stderr.str()
+
+
+def test_an_earlier_report_is_not_taken_for_this_run(project):
+    out = project.root / "reports" / "latest"
+    out.mkdir(parents=True)
+    (out / "evidence.json").write_text('{"verdict": "PASS"}')
+    path = project.root / "cards" / "models" / "tiny.toml"
+    path.write_text('colour = "red"\n' + path.read_text())
+    assert project.gate().ret == 4
+    assert not (out / "evidence.json").exists()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_process_that_dies_is_never_green(project, workers):
+    (project.root / "suites" / "test_9_die.py").write_text(
+        'import os\nimport pytest\n\n@pytest.mark.superweight_roles("baseline")\ndef test_die(cell):\n    os._exit(3)\n'
+    )
+    run = project.gate("-k", "baseline", *workers)
+    assert run.ret != 0
+    if workers:
+        assert project.evidence["verdict"] == "INFRA"
+    else:
+        assert not (project.root / "reports" / "latest" / "evidence.json").exists()
+
+
+def test_results_are_rounded_to_the_checkpoints_dtype_whatever_they_are_computed_in(project):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    half = project.root / "half"
+    shutil.copytree(project.weights, half)
+    AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
+    project.models("tiny", path=half)
+    run = project.gate("-k", "super_weights and clip", "--superweight-dtype", "float32")
+    assert run.ret == 0, run.stdout.str()
+    (kept,) = project.cell("clip-restore-int8-channel")["super_weights"]
+    assert (kept["dtype"], kept["survived"]) == ("float32", True)
+    assert int(kept["stored_bits"], 16) & 0xFFFF == 0
+
+
 def test_k_selects_cells_and_still_measures_what_they_are_compared_with(project):
     run = project.gate("-k", "tiny and clip and perplexity", "-v")
     assert run.ret == 0
     run.assert_outcomes(passed=2, deselected=run.parseoutcomes()["deselected"])
+    run.stdout.fnmatch_lines(["*PASS: as far as this run was asked, which is not the whole tier*"])
     assert {cell["recipe"] for cell in project.evidence["cells"]} == {
         "baseline", "clip-restore-int8-channel", "clip-restore-int4-g64",
     }  # fmt: skip
@@ -128,7 +195,8 @@ def test_weights_that_are_not_there_are_infra_and_never_skipped(project):
     assert run.ret == 1
     assert outcomes.get("skipped", 0) == outcomes.get("passed", 0) == 0
     assert project.evidence["verdict"] == "INFRA"
-    assert {cell["verdict"] for cell in project.evidence["cells"]} == {"INFRA"}
+    assert {cell["recipe"]: cell["verdict"] for cell in project.evidence["cells"]} == dict.fromkeys(RECIPES, "INFRA")
+    assert {f["reason"] for cell in project.evidence["cells"] for f in cell["failures"]} == {"not-found"}
     run.stdout.fnmatch_lines(["*nowhere*"])
 
 

@@ -145,6 +145,7 @@ def test_without_a_promise_the_loss_is_listed_and_passes():
             "b changed, but the recipe does not say so",
         ),
         (Sanity(declared=["a"], changed=[], undeclared=[], unchanged=["a"]), "nothing was compressed"),
+        (Sanity(declared=["a", "b"], changed=["a"], undeclared=[], unchanged=["b"]), "b is the same to the bit"),
         (Sanity(declared=["a"], changed=["a"], undeclared=[], unchanged=[], non_finite=["a"]), "a holds NaN"),
     ],
 )
@@ -215,6 +216,40 @@ def test_a_control_that_is_not_seen_makes_the_run_infra():
 def test_a_no_op_that_regresses_makes_the_run_infra_even_beside_a_regression():
     broken = measured(2.0, "control", "no-op", expects="PASS")
     assert judge_run([judged(GOOD), measured(2.0), broken]).verdict == "INFRA"
+
+
+def test_a_no_op_that_changes_a_weight_is_caught():
+    sanity = Sanity(declared=["a"], changed=["a"], undeclared=[], unchanged=[])
+    evidence = cell("control", "no-op", expects="PASS", sanity=sanity, recipe_parameters={"kind": "no-op"})
+    evidence.size = Size(compressed_bits_per_weight=32, model_bits_per_weight=32)
+    gate = next(gate for gate in gates_of(evidence, None, CARDS) if gate.gate == "sanity")
+    assert gate.verdict == "REGRESSION"
+
+
+def test_a_control_is_seen_by_quality_alone():
+    """Failing for another reason is no proof that perplexity can see damage."""
+    damaged = Sanity(declared=["a"], changed=["a", "b"], undeclared=["b"], unchanged=[])
+    blind = measured(0.0, "control", "prune-super-weights", sanity=damaged)
+    lucky = measured(2.0, "control", "prune-super-weights", sanity=damaged)
+    assert (blind.verdict, lucky.verdict) == ("INFRA", "INFRA")
+    unasked = judged(cell("control", "prune-super-weights", sanity=None))
+    assert (unasked.verdict, unasked.red) == ("INCONCLUSIVE", False)
+
+
+def test_a_model_that_answers_nothing_has_regressed():
+    def answers(value):
+        figure = zero_shot([1.0] * 100)
+        for item in figure.items:
+            item["loglikelihoods"] = [value, value]
+        return figure
+
+    sound, dead = answers(-3.0), answers(-math.inf)
+    assert judge_zero_shot(CARDS["zero-shot"], "piqa", sound, sound).verdict == "PASS"
+    gate = judge_zero_shot(CARDS["zero-shot"], "piqa", dead, sound)
+    assert gate.verdict == "REGRESSION"
+    assert "100 items got no finite log-likelihood" in gate.message
+    broken = cell("baseline", "baseline", zero_shot={"piqa": dead})
+    assert gates_of(broken, None, CARDS)[0].verdict == "INFRA"
 
 
 def test_a_reference_never_decides():

@@ -55,14 +55,21 @@ def baseline_recipe(library: Library) -> RecipeCard:
 def cells(library: Library, models: Iterable[ModelCard], recipes: Iterable[RecipeCard]) -> Iterator[Cell]:
     """Every cell, model by model, each model's baseline first."""
     baseline = baseline_recipe(library)
-    others = [recipe for recipe in recipes if recipe.id != baseline.id]
+    others = _side_by_side([recipe for recipe in recipes if recipe.id != baseline.id])
     for model in models:
         yield Cell(model, baseline)
         for recipe in others:
             yield Cell(model, recipe)
 
 
-def select(ids: Iterable[str], shelf: dict[str, ModelCard] | dict[str, RecipeCard]) -> list[str]:
-    """Expand `*` and keep the order of the cards."""
-    wanted = list(ids)
-    return list(shelf) if "*" in wanted else [name for name in wanted if name in shelf]
+def _side_by_side(recipes: list[RecipeCard]) -> list[RecipeCard]:
+    """Controls first, since they vouch for the rest; then each candidate with the references shown beside it."""
+    position = {recipe.id: index for index, recipe in enumerate(recipes)}
+    rank = {"control": 0, "candidate": 1, "reference": 2}
+
+    def place(recipe: RecipeCard) -> tuple[int, int, int]:
+        anchor = recipe.beside if recipe.beside in position else recipe.id
+        beside = anchor != recipe.id
+        return (1 if beside else rank[recipe.role], position[anchor], 1 + position[recipe.id] if beside else 0)
+
+    return sorted(recipes, key=place)

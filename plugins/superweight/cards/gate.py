@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
 
@@ -25,8 +25,6 @@ class GateCard(Strict):
     )
     why: str = Field(min_length=20, description="where the margin comes from")
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when the margin was decided")
-    ticket: str = ""
-    expires: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
 
 
 class TierPerplexity(Strict):
@@ -54,3 +52,13 @@ class TierCard(Strict):
     perplexity: tuple[TierPerplexity, ...] = Field(strict=False)
     tasks: tuple[TierTask, ...] = Field(strict=False)
     inconclusive_is_red: bool = False
+
+    @model_validator(mode="after")
+    def _measures_something_once(self) -> Self:
+        if not self.perplexity and not self.tasks:
+            raise ValueError("a tier without perplexity and without tasks measures nothing")
+        for names in ([entry.corpus for entry in self.perplexity], [entry.task for entry in self.tasks]):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"'{name}' is listed twice; figures are kept by this id")
+        return self

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,7 +104,13 @@ class Library:
 
     def model(self, argument: str) -> ModelCard:
         """A model by card id, or an ad-hoc card for a directory, a `.gguf` file or a hub id (`name[@revision]`)."""
-        return self.models.get(argument) or model_from_argument(argument, self.models)
+        if argument in self.models:
+            return self.models[argument]
+        card = model_from_argument(argument, self.models)
+        if card.id in self.models:  # a directory that happens to be called like a card
+            digest = hashlib.sha256(str(card.source).encode()).hexdigest()[:8]
+            card = card.model_copy(update={"id": f"{card.id}-{digest}"})
+        return card
 
     def recipe(self, argument: str) -> RecipeCard:
         """A recipe by card id or by the path of a card.
@@ -116,7 +123,11 @@ class Library:
             return self.recipes[argument]
         path = Path(argument)
         if path.suffix == ".toml" or path.exists():
-            return read_card(path, RecipeCard)
+            card = read_card(path, RecipeCard)
+            if card.id in self.recipes and card != self.recipes[card.id]:
+                raise CardError(f"{path}: id: '{card.id}' is another recipe's; give yours an id of its own")
+            _check_references(replace(self, recipes={**self.recipes, card.id: card}))
+            return card
         raise CardError(
             f"recipe '{argument}' is neither a card id nor a TOML file. Known ids: {', '.join(self.recipes)}"
         )
@@ -170,6 +181,15 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
     return library
 
 
+def _one_of_each(folder: str, key: str, value: str, found: Sequence[str]) -> None:
+    if len(found) != 1:
+        listed = ", ".join(f"'{name}'" for name in found) or "none"
+        raise CardError(
+            f"{folder}: exactly one card must have {key} = '{value}', found {listed}. "
+            "To replace the built-in one, give yours its id."
+        )
+
+
 def _read_shelf(folder: Path, kind: type[Strict]) -> dict[str, Strict]:
     cards: dict[str, Strict] = {}
     where: dict[str, Path] = {}
@@ -187,6 +207,11 @@ def _check_references(library: Library) -> None:
         if name != "*" and name not in shelf:
             raise CardError(f"{owner}: {key}: '{name}' is not a known id. Known: {', '.join(shelf)}")
 
+    _one_of_each(
+        "recipes", "role", "baseline", [card.id for card in library.recipes.values() if card.role == "baseline"]
+    )
+    for kind in ("perplexity", "zero-shot"):
+        _one_of_each("gates", "kind", kind, [card.id for card in library.gates.values() if card.kind == kind])
     for model in library.models.values():
         for recipe in model.recipes:
             check(f"model card '{model.id}'", "recipes", recipe, library.recipes)

@@ -17,7 +17,7 @@ ControlVerdict = Literal["PASS", "REGRESSION"]
 class RoleOverride(Strict):
     """A recipe's role on this one model, where it differs from the recipe card's."""
 
-    role: Role
+    role: Literal["candidate", "reference"]
     why: str = Field(min_length=10, description="the reason, shown in reports")
 
 

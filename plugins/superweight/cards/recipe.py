@@ -150,8 +150,3 @@ class RecipeCard(Strict):
         if (self.role == "baseline") != (self.method.kind == "baseline"):
             raise ValueError("role 'baseline' and method.kind 'baseline' go together")
         return self
-
-    @property
-    def promises(self) -> bool:
-        """Whether every super weight must keep its bits."""
-        return self.role == "candidate" if self.promises_super_weights is None else self.promises_super_weights

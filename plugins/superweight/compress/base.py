@@ -115,7 +115,8 @@ class Journal:
     Weights are kept in host memory, so that a model which fits its device once can be compressed on it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype  # the checkpoint's, which a model upcast for its arithmetic no longer has
         self.stack = ExitStack()
         self.written: dict[str, bool] = {}
 
@@ -139,8 +140,8 @@ class Journal:
         self.stack.callback(lambda: parameter.data.put_(flat, kept))
 
     def write(self, weight: LinearWeight, destination: torch.Tensor, values: torch.Tensor) -> None:
-        """Cast float32 `values` to the parameter's dtype, once, and write them to `destination`, a view of it."""
-        cast = values.to(destination.dtype)
+        """Round float32 `values` to the checkpoint's dtype, once, and write them to `destination`, a view of it."""
+        cast = values.to(self.dtype).to(destination.dtype)
         if not self.written.setdefault(weight.name, False):
             self.written[weight.name] = not same_bits(cast, destination)
         destination.copy_(cast)

@@ -45,7 +45,7 @@ def apply(recipe: RecipeCard, context: Context) -> Applied:
         InfraError: the recipe fits no module of the model (`recipe-mismatch`), or a coordinate lies outside it. The
             model is left as it was, as after any other exception.
     """
-    journal = Journal()
+    journal = Journal(context.loaded.dtype)
     try:
         with torch.no_grad():
             outcome = RECIPES[recipe.method.kind](recipe.method, context, journal)

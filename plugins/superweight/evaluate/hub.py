@@ -33,10 +33,9 @@ def hub_in_reach() -> bool:
     from huggingface_hub import constants
 
     try:
-        requests.head(constants.ENDPOINT, timeout=_SECONDS)
+        return requests.head(constants.ENDPOINT, timeout=_SECONDS).status_code < 400  # a proxy's refusal is no hub
     except requests.RequestException:
         return False
-    return True
 
 
 def load_rows(source: HubDataset, cache: Cache) -> Any:

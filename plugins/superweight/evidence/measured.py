@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,6 +59,12 @@ class ZeroShot(Record):
     def value(self) -> float:
         """The gated metric."""
         return self.metrics[self.metric]
+
+    @property
+    def unanswered(self) -> int:
+        """Items on which the model gave no finite log-likelihood to any choice, and so no answer."""
+        choices = [item["loglikelihoods"] for item in self.items if item.get("loglikelihoods")]
+        return sum(not any(math.isfinite(value) for value in values) for values in choices)
 
     def scores(self) -> dict[str, float]:
         """The gated metric item by item, keyed by `doc_id:doc_hash`."""
@@ -118,6 +125,7 @@ class CellEvidence(Record):
     why: str = ""
     expects: ControlVerdict | None = None
     promises: bool = False
+    beside: str | None = Field(default=None, description="the candidate that a reference is shown beside")
     key: str = Field(default="", description="hash of everything that the figures depend on")
     checkpoint: dict[str, Any] = Field(
         default_factory=dict, description="origin, content hash, dtype, arithmetic, device"
@@ -147,6 +155,7 @@ class CellEvidence(Record):
             why=cell.why,
             expects=cell.expects,
             promises=cell.promises,
+            beside=cell.recipe.beside,
             recipe_parameters=cell.recipe.method.model_dump(mode="json"),
         )
 

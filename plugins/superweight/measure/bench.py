@@ -52,17 +52,20 @@ class ModelBench:
 
     @cached_property
     def protected(self) -> dict[Coordinate, tuple[str, str, torch.Tensor]]:
-        """Every super weight of the card and of detection: status, who named it, and its value before any recipe."""
+        """Every super weight of the card and of detection: status, who named it, its value before any recipe.
+
+        Weights that the card only lists are among them; those that it calls inert are not.
+        """
         self._undo()
         named: dict[Coordinate, tuple[str, str]] = {
-            weight.coordinate: (weight.status, "card") for weight in self.card.super_weights
+            weight.coordinate: (weight.status, "card") for weight in self.card.super_weights if weight.status != "inert"
         }
         for found in self.detection.super_weights:
             if found.status in ("causal", "spoke"):
                 origin = "card and detection" if found.coordinate in named else "detection"
                 named[found.coordinate] = (found.status, origin)
         scalar = self.loaded.architecture.scalar
-        return {where: (*who, scalar(where).to(self.loaded.dtype).clone()) for where, who in named.items()}
+        return {where: (*who, scalar(where).cpu().clone()) for where, who in named.items()}
 
     def detect_into(self, evidence: CellEvidence) -> None:
         """Detection, and the card's claim beside it."""
@@ -154,12 +157,11 @@ class ModelBench:
 
     def _stored(self, where: Coordinate, stored: torch.Tensor) -> StoredWeight:
         status, origin, original = self.protected[where]
-        stored = stored.to(self.loaded.dtype)
         return StoredWeight(
             **where.model_dump(),
             status=status,
             origin=origin,
-            dtype=str(self.loaded.dtype).removeprefix("torch."),
+            dtype=str(stored.dtype).removeprefix("torch."),
             original=float(original),
             original_bits=hexadecimal(original),
             stored=float(stored),

@@ -59,25 +59,15 @@ class Workbench:
 
     def sanity(self, cell: Cell) -> None:
         """Apply the recipe and compare every parameter, and every super weight, with the checkpoint's."""
-        self.detection(cell)
-        self._measure_ahead(cell)
-        self._once(cell, "sanity", lambda bench, evidence: bench.inspect_into(cell, evidence))
+        self._once(cell, "sanity", lambda bench, evidence: bench.inspect_into(cell, evidence), before=self._prepare)
 
     def perplexity(self, cell: Cell, entry: TierPerplexity) -> None:
         """Perplexity of one corpus, of the baseline first."""
-        self._with_baseline(
-            cell,
-            f"perplexity:{entry.corpus}",
-            lambda one: lambda bench, evidence: bench.perplexity_into(one, evidence, entry),
-        )
+        self._compared(cell, f"perplexity:{entry.corpus}", lambda one, bench, ev: bench.perplexity_into(one, ev, entry))
 
     def zero_shot(self, cell: Cell, entry: TierTask) -> None:
         """One zero-shot task, of the baseline first."""
-        self._with_baseline(
-            cell,
-            f"zero-shot:{entry.task}",
-            lambda one: lambda bench, evidence: bench.zero_shot_into(one, evidence, entry),
-        )
+        self._compared(cell, f"zero-shot:{entry.task}", lambda one, bench, ev: bench.zero_shot_into(one, ev, entry))
 
     def close(self) -> None:
         """Let go of the model in memory."""
@@ -86,15 +76,20 @@ class Workbench:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _with_baseline(
-        self, cell: Cell, stage: str, how: Callable[[Cell], Callable[[ModelBench, CellEvidence], None]]
-    ) -> None:
+    def _compared(self, cell: Cell, stage: str, take: Callable[[Cell, ModelBench, CellEvidence], None]) -> None:
         baseline = self._baseline(cell)
-        if cell.id != baseline.id:
-            self.detection(cell)  # recipes need to know what to protect
-            self._measure_ahead(cell)
-            self._once(baseline, stage, how(baseline))
-        self._once(cell, stage, how(cell))
+
+        def baseline_first(cell: Cell) -> None:
+            if cell.id != baseline.id:
+                self._prepare(cell)
+                self._once(baseline, stage, lambda bench, evidence: take(baseline, bench, evidence))
+
+        self._once(cell, stage, lambda bench, evidence: take(cell, bench, evidence), before=baseline_first)
+
+    def _prepare(self, cell: Cell) -> None:
+        """What must stand before a recipe is applied: what it has to protect, and the figures it is compared with."""
+        self.detection(cell)
+        self._measure_ahead(cell)
 
     def _measure_ahead(self, cell: Cell) -> None:
         for entry in self._ahead.pop(cell.model.id, []):
@@ -107,8 +102,17 @@ class Workbench:
     def _baseline(self, cell: Cell) -> Cell:
         return Cell(cell.model, baseline_recipe(self.library))
 
-    def _once(self, cell: Cell, stage: str, measure: Callable[[ModelBench, CellEvidence], None]) -> None:
-        """Run a measurement unless it was run before; what failed once fails again with the same words."""
+    def _once(
+        self,
+        cell: Cell,
+        stage: str,
+        measure: Callable[[ModelBench, CellEvidence], None],
+        before: Callable[[Cell], None] = lambda _: None,
+    ) -> None:
+        """Run a measurement, and first what it rests on, unless it was run before.
+
+        What failed is written down on this cell, whichever part of it failed, and fails again with the same words.
+        """
         known = (cell.id, stage)
         if known in self._done:
             if (error := self._done[known]) is not None:
@@ -117,6 +121,8 @@ class Workbench:
         evidence = self.evidence.setdefault(cell.id, CellEvidence.of(cell))
         started = time.perf_counter()
         try:
+            before(cell)
+            started = time.perf_counter()
             measure(self._open(cell.model), evidence)
             self._done[known] = None
         except Exception as error:

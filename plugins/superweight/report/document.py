@@ -26,6 +26,7 @@ class RunInfo(Record):
     tier: str
     expression: str = Field(default="", description="the -k expression, empty for all")
     commit: str = ""
+    left_out: list[str] = Field(default_factory=list, description="what of the tier this run was not asked to measure")
     environment: dict[str, str] = Field(default_factory=dict, description="machine, device, library versions")
 
 

@@ -17,14 +17,22 @@ _HEADLINES = {
 
 
 def headline(document: RunDocument) -> str:
-    """The verdict in words."""
-    return f"{SYMBOLS[document.verdict]} {document.verdict}: {_HEADLINES[document.verdict]}"
+    """The verdict in words; a run that was asked for a part of its tier never says that a model may ship."""
+    left_out = len(document.run.left_out)
+    words = _HEADLINES[document.verdict]
+    if left_out and document.verdict == "PASS":
+        words = "as far as this run was asked, which is not the whole tier"
+    return f"{SYMBOLS[document.verdict]} {document.verdict}: {words}"
 
 
 def counts(document: RunDocument) -> str:
     """How many cells of which role got which verdict."""
     found = Counter((cell.role, cell.verdict) for cell in document.cells)
     return ", ".join(f"{n} {role} {verdict}" for (role, verdict), n in sorted(found.items()))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def render_markdown(document: RunDocument) -> str:
@@ -38,7 +46,10 @@ def render_markdown(document: RunDocument) -> str:
     ]
     lines = [f"# {headline(document)}", "", " · ".join(fact for fact in facts if fact), "", counts(document), ""]
     if document.reasons:
-        lines += ["## Why", "", *[f"- {' '.join(reason.splitlines())}" for reason in document.reasons[:20]], ""]
+        lines += ["## Why", "", *[f"- {_one_line(reason)}" for reason in document.reasons[:20]], ""]
+    if run.left_out:
+        shown = ", ".join(run.left_out[:6]) + (", …" if len(run.left_out) > 6 else "")
+        lines += [f"Not asked for in this run ({len(run.left_out)}): {shown}", ""]
     if document.cells:
         lines += ["## Cells", "", markdown_table(cell_rows(document)), ""]
     lines += [
@@ -47,4 +58,4 @@ def render_markdown(document: RunDocument) -> str:
         "",
     ]
     notes = sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")})
-    return "\n".join([*lines, *[f"Note: {note}" for note in notes]]) + "\n"
+    return "\n".join([*lines, *[f"Note: {_one_line(note)}" for note in notes]]) + "\n"

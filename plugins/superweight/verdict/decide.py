@@ -22,7 +22,8 @@ class JudgedCell(Record):
     def red(self) -> bool:
         """Whether this cell alone makes the run red (an inconclusive one is left to the tier)."""
         if self.evidence.role == "control":
-            return self.verdict != self.evidence.expects
+            asked = any(gate.kind in ("perplexity", "zero-shot") for gate in self.gates) or self.verdict == "INFRA"
+            return asked and self.verdict != self.evidence.expects
         if self.evidence.role == "reference":
             return self.verdict == "INFRA"
         return self.verdict in ("REGRESSION", "INFRA")
@@ -40,13 +41,20 @@ def combine(verdicts: Iterable[Verdict]) -> Verdict:
 
 def judge_cell(evidence: CellEvidence, gates: Sequence[GateResult]) -> JudgedCell:
     """One verdict for one cell."""
-    verdict = combine(gate.verdict for gate in gates)
-    if evidence.role == "control" and any(gate.verdict == "INFRA" for gate in gates):
-        verdict = "INFRA"  # a control that was not wholly measured shows nothing
+    verdict = _control(gates) if evidence.role == "control" else combine(gate.verdict for gate in gates)
     gates = [gate.model_copy(update={"decides": evidence.role != "reference"}) for gate in gates]
     return JudgedCell(
         evidence=evidence, gates=list(gates), verdict=verdict, argument=_argument(evidence, gates, verdict)
     )
+
+
+def _control(gates: Sequence[GateResult]) -> Verdict:
+    """What perplexity and zero-shot say; a control that is damaged or unmeasured in any other way shows nothing."""
+    quality = [gate for gate in gates if gate.kind in ("perplexity", "zero-shot")]
+    others = [gate for gate in gates if gate not in quality]
+    if any(gate.verdict == "INFRA" for gate in quality) or any(gate.verdict != "PASS" for gate in others):
+        return "INFRA"
+    return combine(gate.verdict for gate in quality) if quality else "INCONCLUSIVE"
 
 
 def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verdict) -> str:

@@ -10,7 +10,7 @@ from superweight.verdict.result import GateResult
 
 
 def judge_super_weights(cell: CellEvidence) -> GateResult:
-    """Whether every causal or spoke super weight kept its bits.
+    """Whether every super weight of the card and of detection kept its bits, those that the card only lists included.
 
     A recipe that makes no promise gets its losses listed and passes.
     """
@@ -42,8 +42,14 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
     else:
         problems += [f"{name} holds NaN or infinity after compression" for name in sanity.non_finite]
         problems += [f"{name} changed, but the recipe does not say so" for name in sanity.undeclared]
-        if sanity.unchanged and not sanity.changed and cell.recipe_parameters.get("kind") != "no-op":
-            problems.append("the recipe says it changes weights, but not one bit differs: nothing was compressed")
+        if cell.recipe_parameters.get("kind") == "no-op":
+            problems += [f"{name} changed under a recipe that changes nothing" for name in sanity.changed]
+        else:
+            problems += [
+                f"{name} is the same to the bit, though the recipe says it changes it" for name in sanity.unchanged
+            ]
+            if not sanity.changed and not sanity.hooks:
+                problems.append("nothing was compressed: no weight and no activation differs")
     if cell.size is None:
         problems.append("the recipe gives no size")
     elif not 0 < cell.size.compressed_bits_per_weight <= 64:
@@ -80,7 +86,7 @@ def judge_detection(cell: CellEvidence, claimed: Sequence[Mapping[str, Any]], *,
     ]
     measured = {_key(weight) for weight in found}
     must = [weight for weight in claimed if weight["status"] in ("causal", "spoke", "corrected")]
-    may = {_key(weight) for weight in claimed}
+    may = {_key(weight) for weight in claimed if weight["status"] != "inert"}
     missing = [weight for weight in must if _key(weight) not in measured]
     extra = [weight for weight in found if _key(weight) not in may] if known else []
     wrong = [weight for weight in found if weight.get("value_differs")]

@@ -33,11 +33,11 @@ def baseline_zero_shot(task: str, figure: ZeroShot) -> GateResult:
     return GateResult(
         gate=f"zero-shot:{task}",
         kind="zero-shot",
-        verdict="PASS",
+        verdict="INFRA" if figure.unanswered else "PASS",
         metric=figure.metric,
         value=figure.value,
         n=figure.n,
-        message=f"{figure.metric} on {task} {figure.value:.4f} over {figure.n} items",
+        message=f"{figure.metric} on {task} {figure.value:.4f} over {figure.n} items" + _unanswered(figure),
         details={"data": figure.data},
     )
 
@@ -59,7 +59,7 @@ def judge_perplexity(card: GateCard, corpus: str, candidate: Perplexity, baselin
     differences = [c - b for c, b in zip(candidate.nll, baseline.nll, strict=True)]
     ratio = candidate.value / baseline.value - 1
     log_interval = paired_mean_interval(differences, card.confidence)
-    interval = Interval(math.expm1(log_interval.low), _expm1(log_interval.high))
+    interval = Interval(_expm1(log_interval.low), _expm1(log_interval.high))
     broken = not math.isfinite(candidate.value)
     verdict: Verdict = "REGRESSION" if broken else _compare(Interval(-interval.high, -interval.low), card.margin)
     return GateResult(
@@ -113,7 +113,7 @@ def judge_zero_shot(card: GateCard, task: str, candidate: ZeroShot, baseline: Ze
     return GateResult(
         gate=f"zero-shot:{task}",
         kind="zero-shot",
-        verdict=_compare(interval, card.margin),
+        verdict="REGRESSION" if candidate.unanswered else _compare(interval, card.margin),
         metric=candidate.metric,
         value=candidate.value,
         baseline=baseline.value,
@@ -127,9 +127,13 @@ def judge_zero_shot(card: GateCard, task: str, candidate: ZeroShot, baseline: Ze
         message=(
             f"{candidate.metric} on {task} {baseline.value:.4f} → {candidate.value:.4f}: {mean:+.4f} "
             f"[{interval.low:+.4f}, {interval.high:+.4f}] over {len(differences)} items "
-            f"({lost} lost, {gained} gained); accepted down to -{card.margin:.4f}"
+            f"({lost} lost, {gained} gained); accepted down to -{card.margin:.4f}" + _unanswered(candidate)
         ),
     )
+
+
+def _unanswered(figure: ZeroShot) -> str:
+    return f"; {figure.unanswered} items got no finite log-likelihood" if figure.unanswered else ""
 
 
 def _compare(interval: Interval, margin: float) -> Verdict:
