@@ -1,13 +1,12 @@
 """Fixtures shared by the tests: the cards that ship, and the embedded checkpoint from the package index."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests never need the hub; those that test its absence say so
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+pytest_plugins = ["pytester"]
 
 
 @pytest.fixture(scope="session")

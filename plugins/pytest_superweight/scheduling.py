@@ -52,6 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModelSchedul
     try:
         config.stash[KEY].matrix  # noqa: B018 - reads and checks the cards
     except SuperweightError as error:
+        config.stash[KEY].bad_card = str(error)
         config.stash[KEY].begin()
         raise pytest.UsageError(str(error)) from error
     return ModelScheduling(config, log) if config.getoption("dist") == "load" else None

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -94,7 +95,8 @@ class GateSession:
         if not self.active:
             self.active = True
             for name in ("evidence.json", "summary.md", "report.html"):
-                (self.settings.out / name).unlink(missing_ok=True)
+                with suppress(OSError):  # a directory that cannot be written to is told when the run is written
+                    (self.settings.out / name).unlink()
 
     def want(self, cell: Cell, parameters: Mapping[str, Any]) -> None:
         """A test was collected that asks for figures of this cell."""

@@ -30,7 +30,8 @@ def fetch(models: Sequence[ModelCard], library: Library, tier: TierCard) -> int:
     print(f"into {cache.root}:")
     for need in needs:
         for item in need.plan:
-            print(f"  {'have' if item.present else 'get '}  {_megabytes(item.size):>12}  {item.what}")
+            size = "" if item.present and item.size is None else _megabytes(item.size)
+            print(f"  {'have' if item.present else 'get '}  {size:>12}  {item.what}")
     failures = 0
     for need in needs:
         try:

@@ -9,7 +9,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 ROOT = Path(__file__).parents[2]
-pytest_plugins = ["pytester"]
 
 MODEL = """
 id = "{name}"
