@@ -48,7 +48,7 @@ def test_the_papers_settings_are_there(cards):
 def test_deployed_settings_have_a_candidate_and_a_reference_beside_it(cards):
     for setting in ("int8-channel", "int4-g128", "int4-g64"):
         assert cards[f"clip-restore-{setting}"].role == "candidate"
-        assert cards[f"clip-restore-{setting}"].promises
+        assert cards[f"clip-restore-{setting}"].promises_super_weights is None  # so it promises
         assert cards[f"rtn-{setting}"].beside == f"clip-restore-{setting}"
     assert cards["w8a8-channel-token-handled-integer"].method.execution == "integer"
     assert cards["w8a8-channel-token-naive"].beside == "w8a8-channel-token-handled"

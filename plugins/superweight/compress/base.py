@@ -13,11 +13,11 @@ import torch
 
 from superweight.cards.base import Coordinate
 from superweight.checkpoint.architecture import LinearWeight
+from superweight.checkpoint.bits import same_bits
 from superweight.checkpoint.loading import LoadedModel
 from superweight.compress.size import Size
 from superweight.errors import InfraError
 
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Calibration = Callable[[str, int, int], torch.Tensor]
 
 
@@ -101,12 +101,6 @@ def module_name(weight: LinearWeight) -> str:
 def label(weight: LinearWeight, expert: int | None) -> str:
     """The name of one matrix in figures."""
     return weight.name if expert is None else f"{weight.name}[{expert}]"
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors of one dtype are equal as integers: −0.0 differs from 0.0, a NaN equals itself."""
-    bits = _BITS[one.element_size()]
-    return torch.equal(one.view(bits), other.view(bits))
 
 
 class Journal:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import torch
 
 from superweight.cards.base import Coordinate, KnownSuperWeight
+from superweight.checkpoint.bits import hexadecimal
 from superweight.checkpoint.loading import LoadedModel
 from superweight.detect.ablation import Ablation, zeroed
 from superweight.detect.candidates import Candidate, Proposal, propose
@@ -115,7 +116,7 @@ class _Describer:
         return SuperWeight(
             coordinate=where,
             value=float(scalar),
-            bits=_bits(scalar),
+            bits=hexadecimal(scalar),
             dtype=str(scalar.dtype).removeprefix("torch."),
             status=finding.status,
             effect=finding.effect.ratio,
@@ -181,13 +182,3 @@ def _plateau(history: list[float], layer: int, share: float) -> tuple[int, int]:
     while last + 1 < len(history) and history[last + 1] * sign >= least:
         last += 1
     return first, last
-
-
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _bits(scalar: torch.Tensor) -> str:
-    """The stored bits as hexadecimal, two digits a byte."""
-    size = scalar.element_size()
-    integer = int(scalar.detach().cpu().reshape(1).view(_INTEGERS[size]).item()) % 2 ** (8 * size)
-    return f"0x{integer:0{2 * size}x}"

@@ -9,11 +9,11 @@ import torch
 
 from superweight.cards import Cell, Coordinate, Library, ModelCard, TierPerplexity, TierTask
 from superweight.checkpoint import Cache, load_model, resolve
+from superweight.checkpoint.bits import bits, hexadecimal
 from superweight.compress import Applied, Context, apply
 from superweight.detect import Detection, detect
 from superweight.evaluate import PROTOCOL, PreparedTask, Scorer, corpus_tokens, perplexity, prepare_task
 from superweight.evidence import CellEvidence, Perplexity, Sanity, Size, StoredWeight, ZeroShot, content_key
-from superweight.measure.bits import bits, hexadecimal
 from superweight.measure.environment import environment
 from superweight.measure.fingerprint import fingerprints, non_finite
 

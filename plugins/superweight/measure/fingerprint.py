@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from superweight.checkpoint.bits import as_integers
+
 _CHUNK = 1 << 24  # elements summed at a time, so that the widened copy stays small
-_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
@@ -14,7 +15,7 @@ def fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
 
     Any single changed element changes the first sum; elements that swap places change the second.
     """
-    bits = tensor.detach().contiguous().view(_INTEGER[tensor.element_size()]).flatten()
+    bits = as_integers(tensor.detach().contiguous()).flatten()
     plain = weighted = 0
     for start in range(0, bits.numel(), _CHUNK):
         wide = bits[start : start + _CHUNK].long()

@@ -5,7 +5,7 @@ import struct
 import pytest
 import torch
 
-from superweight.measure.bits import bits, hexadecimal
+from superweight.checkpoint.bits import bits, hexadecimal
 from superweight.measure.fingerprint import fingerprint, fingerprints, non_finite
 
 
