@@ -130,7 +130,8 @@ class GateSession:
 
         given = json.loads(handed_over)
         self.wanted |= {(cell, gate) for cell, gate in given["wanted"]}
-        self.active |= bool(given["wanted"])
+        if given["wanted"]:
+            self.begin()
         for raw in given["cells"]:
             evidence = CellEvidence.model_validate(raw)
             known = self.evidence.get(evidence.id)
@@ -155,6 +156,12 @@ class GateSession:
         gates += [f"zero-shot:{entry.task}" for entry in self.tier.tasks]
         cells = [cell for cell in self.matrix if cell.model.id in models]
         left_out = [f"{cell.id} {gate}" for cell in cells for gate in gates if (cell.id, gate) not in self.wanted]
+        for cell in cells:
+            found = self.evidence.get(cell.id)
+            if cell.role == "baseline" and (found is None or found.detection is None):
+                left_out.append(f"{cell.id} detection")
+            elif cell.role != "baseline" and (found is None or found.sanity is None):
+                left_out.append(f"{cell.id} sanity and super weights")
         missing_roles = {"candidate", "control"} - {cell.role for cell in cells}
         return [*left_out, *(f"no {role} in this run" for role in sorted(missing_roles))]
 

@@ -78,7 +78,7 @@ def test_a_recipe_that_fails_midway_leaves_the_model_as_it_was(
     loaded = tiny()
     before, expected = digest(loaded.model), logits(loaded)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("superweight.compress.w8a8.measure", fail)  # after the weights, and after the forwards

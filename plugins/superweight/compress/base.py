@@ -39,6 +39,11 @@ class Context:
     super_activations: tuple[Any, ...] = ()
     calibration: Calibration | None = None
 
+    @property
+    def width(self) -> int:
+        """Bits of the checkpoint's dtype."""
+        return 8 * self.loaded.dtype.itemsize
+
     @cached_property
     def weights(self) -> tuple[LinearWeight, ...]:
         """The linear weights of the decoder layers, a parameter that several modules share counted once.

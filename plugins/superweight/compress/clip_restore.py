@@ -38,11 +38,11 @@ def apply(method: ClipRestore, context: Context, journal: Journal) -> Outcome:
             _clip_and_round(method, z, weight, expert, journal)
             for scalar, value in zip(held, original, strict=True):
                 scalar.copy_(value)
-        stored_aside = side_table_bits(weight, len(context.known.get(weight.name, ())))
+        stored_aside = side_table_bits(len(context.known.get(weight.name, ())), width=context.width)
         parts.append({**size_parts(method, weight), "super_weights": stored_aside})
     z_figure = {name: _json(z) for name, z in chosen.items()} if method.z == "search" else _json(method.z)
     figures = {"z": z_figure, "restored": len(set(context.super_weights))}
-    return Outcome(size=measure(context.loaded.model, context.weights, parts), figures=figures)
+    return Outcome(size=measure(context.loaded.model, context.weights, parts, width=context.width), figures=figures)
 
 
 def _json(z: float) -> float | str:

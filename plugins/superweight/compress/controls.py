@@ -9,7 +9,7 @@ from superweight.compress.size import measure
 
 def baseline(method: Baseline, context: Context, journal: Journal) -> Outcome:
     """The uncompressed model."""
-    return Outcome(size=measure(context.loaded.model, context.weights))
+    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width))
 
 
 def no_op(method: NoOp, context: Context, journal: Journal) -> Outcome:
@@ -19,4 +19,4 @@ def no_op(method: NoOp, context: Context, journal: Journal) -> Outcome:
         for expert in experts(weight):
             matrix = weight.matrix(expert)
             journal.write(weight, matrix, matrix.clone())
-    return Outcome(size=measure(context.loaded.model, context.weights))
+    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width))

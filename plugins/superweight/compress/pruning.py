@@ -110,7 +110,7 @@ def prune_largest_others(method: PruneLargestOthers, context: Context, journal: 
         pruned += where.numel()
         _put(weight, where, torch.zeros_like(where, dtype=weight.parameter.dtype), journal)
     figures = {"pruned": pruned, "least_magnitude": float(least)}
-    return Outcome(size=measure(context.loaded.model, context.weights), figures=figures)
+    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width), figures=figures)
 
 
 def _scale(factor: float, kind: str, context: Context, journal: Journal) -> Outcome:
@@ -119,7 +119,7 @@ def _scale(factor: float, kind: str, context: Context, journal: Journal) -> Outc
         scaled = weight.parameter.data.take(where).float() * factor + 0.0  # a zero is +0.0
         _put(weight, where, scaled.to(weight.parameter.dtype), journal)
     figures = {"factor": factor, "scaled": len(set(context.super_weights))}
-    return Outcome(size=measure(context.loaded.model, context.weights), figures=figures)
+    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width), figures=figures)
 
 
 def _put(weight: LinearWeight, flat: torch.Tensor, values: torch.Tensor, journal: Journal) -> None:

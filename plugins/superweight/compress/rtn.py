@@ -18,7 +18,7 @@ def apply(method: RoundToNearest, context: Context, journal: Journal) -> Outcome
         for expert in experts(weight):
             _round(method, weight, expert, journal)
         parts.append(size_parts(method, weight))
-    return Outcome(size=measure(context.loaded.model, context.weights, parts))
+    return Outcome(size=measure(context.loaded.model, context.weights, parts, width=context.width))
 
 
 def size_of(method: RoundToNearest) -> int | None:

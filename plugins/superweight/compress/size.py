@@ -60,29 +60,30 @@ class Size:
         }
 
 
-def side_table_bits(weight: LinearWeight, scalars: int) -> int:
-    """Bits of scalars stored beside a weight in the checkpoint's dtype, each with its index."""
-    return scalars * (weight.parameter.element_size() * 8 + INDEX_BITS)
+def side_table_bits(scalars: int, *, width: int) -> int:
+    """Bits of scalars stored beside a weight, each with its index; `width` is the checkpoint's dtype in bits."""
+    return scalars * (width + INDEX_BITS)
 
 
 def measure(
-    model: nn.Module, weights: Iterable[LinearWeight], parts: Iterable[Mapping[str, int]] | None = None
+    model: nn.Module, weights: Iterable[LinearWeight], parts: Iterable[Mapping[str, int]] | None = None, *, width: int
 ) -> Size:
     """Add up the bits of a model.
 
     Args:
         model: the model.
         weights: the weights that are compressed.
-        parts: for each of `weights`, its bits by what they are for; at the parameter's own dtype if not given.
+        parts: for each of `weights`, its bits by what they are for; at `width` if not given.
+        width: the checkpoint's dtype in bits; in memory, parameters may be wider for the sake of the arithmetic.
     """
     weights = list(weights)
     total: Counter[str] = Counter()
-    own = [{"codes": weight.parameter.numel() * weight.parameter.element_size() * 8} for weight in weights]
+    own = [{"codes": weight.parameter.numel() * width} for weight in weights]
     for part in own if parts is None else parts:
         total.update(part)
     compressed = {id(weight.parameter) for weight in weights}
     everything = list(model.parameters())
-    rest = sum(p.numel() * p.element_size() * 8 for p in everything if id(p) not in compressed)
+    rest = sum(p.numel() * min(p.element_size() * 8, width) for p in everything if id(p) not in compressed)
     return Size(
         weights=sum(weight.parameter.numel() for weight in weights),
         bits=total.total(),

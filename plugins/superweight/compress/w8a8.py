@@ -76,7 +76,7 @@ def install(how: Int8, context: Context, journal: Journal) -> Outcome:
         journal.stack,
     )
     return Outcome(
-        size=measure(context.loaded.model, context.weights, parts),
+        size=measure(context.loaded.model, context.weights, parts, width=context.width),
         figures={"kept": len(context.super_weights) if how.keep_super_weights else 0},
         hooks=hooks,
         stored=_reader(context, matrices) if matrices else None,
@@ -139,5 +139,5 @@ def _size_parts(how: Int8, context: Context, weight: LinearWeight) -> dict[str, 
         "codes": weight.parameter.numel() * 8,
         "scales": count * (out if how.weights == "channel" else 1) * SCALE_BITS,
         "smoothing": smoothed * inputs * SCALE_BITS,
-        "super_weights": side_table_bits(weight, kept),
+        "super_weights": side_table_bits(kept, width=context.width),
     }

@@ -55,7 +55,12 @@ class Scorer:
         return [math.inf if math.isnan(mean) else mean for mean in means.tolist()]
 
     def continuations(
-        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, max_length: int, progress: Progress | None = None
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        max_length: int,
+        progress: Progress | None = None,
+        alone: bool = False,
     ) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation given its context, and whether greedy decoding would produce it.
 
@@ -64,6 +69,8 @@ class Scorer:
                 together.
             max_length: what the model can be fed; longer input loses its beginning, as in lm-eval.
             progress: called after every forward pass.
+            alone: give every pair a row of its own, and no padding: for recipes whose rounding depends on everything
+                that stands in a row.
 
         Returns:
             in the order of `pairs`; −infinity where the model gives NaN.
@@ -71,7 +78,8 @@ class Scorer:
         requests = [_request(index, *pair, max_length) for index, pair in enumerate(pairs)]
         sums, greedy = [0.0] * len(pairs), [True] * len(pairs)
         done = 0
-        for batch in batches(rows(requests, limit=self.widest_row), tokens=self.batch_tokens):
+        limit = 0 if alone else self.widest_row
+        for batch in batches(rows(requests, limit=limit), tokens=self.batch_tokens, pad=not alone):
             layout = lay_out(batch)
             for owner, value, best in zip(layout.owners, *self._score(layout), strict=True):
                 sums[owner] += value

@@ -78,11 +78,15 @@ def rows(requests: Iterable[Request], *, limit: int) -> list[Row]:
     return found
 
 
-def batches(found: Sequence[Row], *, tokens: int) -> list[list[Row]]:
-    """Rows in batches of at most `tokens` tokens, padding included, longest first so that little is padded."""
+def batches(found: Sequence[Row], *, tokens: int, pad: bool = True) -> list[list[Row]]:
+    """Rows in batches of at most `tokens` tokens, padding included, longest first so that little is padded.
+
+    Without `pad`, only rows of one length share a batch.
+    """
     result: list[list[Row]] = []
     for row in sorted(found, key=lambda row: row.length, reverse=True):
-        if result and (len(result[-1]) + 1) * result[-1][0].length <= tokens:
+        fits = bool(result) and (len(result[-1]) + 1) * result[-1][0].length <= tokens
+        if fits and (pad or row.length == result[-1][0].length):
             result[-1].append(row)
         else:
             result.append([row])
@@ -126,7 +130,7 @@ class Layout:
         if not self.branching:
             return {}
         mask = self.visible().to(device)
-        if attention == "eager":  # which adds the mask
+        if attention != "sdpa":  # eager, and whatever is built on it, adds the mask
             mask = torch.zeros(mask.shape, device=device).masked_fill(~mask, torch.finfo(torch.float32).min)
         return {"attention_mask": mask, "position_ids": self.position_ids.to(device)}
 

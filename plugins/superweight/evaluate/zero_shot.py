@@ -80,12 +80,17 @@ class PreparedTask:
             self._of_kind = _by(self._instances, "request_type")
             self._pairs = self._lm.encode(self._of_kind.get("loglikelihood", []))
 
-    def measure(self, *, progress: Progress | None = None) -> ZeroShot:
-        """Ask the model as it is now."""
+    def measure(self, *, progress: Progress | None = None, alone: bool = False) -> ZeroShot:
+        """Ask the model as it is now.
+
+        Args:
+            progress: called after every forward pass.
+            alone: as in `Scorer.continuations`.
+        """
         for instance in self._instances:
             instance.resps, instance.filtered_resps = [], {}
         for kind, instances in self._of_kind.items():
-            for instance, response in zip(instances, self._responses(kind, instances, progress), strict=True):
+            for instance, response in zip(instances, self._responses(kind, instances, progress, alone), strict=True):
                 instance.resps.append(response)
         with quiet():
             self._task.apply_filters()
@@ -104,9 +109,10 @@ class PreparedTask:
             num_fewshot=int(self._task.config.num_fewshot or 0),
         )
 
-    def _responses(self, kind: str, instances: list[Any], progress: Progress | None) -> list[Any]:
+    def _responses(self, kind: str, instances: list[Any], progress: Progress | None, alone: bool) -> list[Any]:
         if kind == "loglikelihood":
-            return list(self._scorer.continuations(self._pairs, max_length=self._lm.max_length, progress=progress))
+            longest = self._lm.max_length
+            return list(self._scorer.continuations(self._pairs, max_length=longest, progress=progress, alone=alone))
         with quiet(), self._scorer.loaded.arithmetic():
             return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from superweight.cards import Cell, Coordinate, Library, ModelCard, TierPerplexity, TierTask
+from superweight.cards.recipe import Method
 from superweight.checkpoint import Cache, load_model, resolve
 from superweight.checkpoint.bits import bits, hexadecimal
 from superweight.compress import Applied, Context, apply
 from superweight.detect import Detection, detect
+from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, PreparedTask, Scorer, corpus_tokens, perplexity, prepare_task
 from superweight.evidence import CellEvidence, Perplexity, Sanity, Size, StoredWeight, ZeroShot, content_key
 from superweight.measure.environment import environment
@@ -38,6 +40,7 @@ class ModelBench:
         self._tokens: dict[str, torch.Tensor] = {}
         self._tasks: dict[tuple[str, int | None], PreparedTask] = {}
         self._applied: tuple[str, Applied] | None = None
+        self._spoiled: InfraError | None = None
 
     @cached_property
     def detection(self) -> Detection:
@@ -114,13 +117,15 @@ class ModelBench:
         card = self.library.corpora[entry.corpus]
         if entry.corpus not in self._tokens:
             self._tokens[entry.corpus] = corpus_tokens(self.loaded, card, self.cache)
-        self._apply(cell)
+        applied = self._apply(cell)
+        mixture = any(weight.experts for weight in self.loaded.architecture.linear_weights)
+        one_by_one = mixture and bool(applied.hooks)  # experts see the tokens of a whole batch at once
         found = perplexity(
             self.loaded,
             self._tokens[entry.corpus],
             window=entry.window,
             windows=entry.windows,
-            batch_tokens=self.scorer.batch_tokens,
+            batch_tokens=None if one_by_one else self.scorer.batch_tokens,
             scorer=self.scorer,
         )
         evidence.perplexity[entry.corpus] = Perplexity(corpus=entry.corpus, origin=str(card.source), **found.as_dict())
@@ -134,7 +139,17 @@ class ModelBench:
             card = self.library.tasks[entry.task]
             self._tasks[known] = prepare_task(self.loaded, card, self.cache, limit=entry.limit, scorer=self.scorer)
         self._apply(cell)
-        evidence.zero_shot[entry.task] = ZeroShot.model_validate(self._tasks[known].measure().as_dict())
+        alone = _needs_a_row_of_its_own(cell.recipe.method)
+        figure = ZeroShot.model_validate(self._tasks[known].measure(alone=alone).as_dict())
+        scores = [item.get(figure.metric) for item in figure.items]
+        odd = [score for score in scores if not isinstance(score, int | float)]
+        if odd:
+            raise InfraError(
+                f"task card '{entry.task}': metric '{figure.metric}' has no number for each item (found {odd[0]!r}), "
+                "so it cannot be compared item by item. Choose one that is a mean over items, such as acc.",
+                reason="unsupported",
+            )
+        evidence.zero_shot[entry.task] = figure
 
     def _apply(self, cell: Cell) -> Applied:
         if self._applied is None or self._applied[0] != cell.recipe.id:
@@ -145,15 +160,28 @@ class ModelBench:
         return self._applied[1]
 
     def _undo(self) -> None:
+        if self._spoiled is not None:
+            raise self._spoiled
         if self._applied is not None:
-            self._applied[1].undo()
-            self._applied = None
+            (_, applied), self._applied = self._applied, None
+            try:
+                applied.undo()
+            except Exception as error:  # half restored: no figure may be taken from this model any more
+                self._spoiled = InfraError(f"the model could not be restored after a recipe: {error}", reason="crash")
+                raise self._spoiled from error
 
     def _calibration(self, corpus: str, windows: int, window: int) -> torch.Tensor:
         """Token windows `(windows, window)` from the end of a corpus, away from those perplexity is measured on."""
         if corpus not in self._tokens:
             self._tokens[corpus] = corpus_tokens(self.loaded, self.library.corpora[corpus], self.cache)
-        return self._tokens[corpus][-windows * window :].view(-1, window)
+        tokens = self._tokens[corpus]
+        if tokens.numel() < windows * window:
+            raise InfraError(
+                f"calibration on '{corpus}' needs {windows} windows of {window} tokens and the corpus has "
+                f"{tokens.numel()} tokens. Use a longer text or fewer windows.",
+                reason="too-short",
+            )
+        return tokens[-windows * window :].view(windows, window)
 
     def _stored(self, where: Coordinate, stored: torch.Tensor) -> StoredWeight:
         status, origin, original = self.protected[where]
@@ -182,3 +210,8 @@ class ModelBench:
         }
         evidence.checkpoint = {**what, "environment": machine}
         evidence.key = content_key(**what, recipe=evidence.recipe_parameters, protocol=PROTOCOL, environment=machine)
+
+
+def _needs_a_row_of_its_own(method: Method) -> bool:
+    """Whether a recipe takes one scale over everything that stands in a row: answers must not share one then."""
+    return getattr(method, "activations", None) == "tensor" or bool(getattr(method, "attention_matmuls", False))
