@@ -263,7 +263,7 @@ def test_an_interrupted_run_is_infra_and_keeps_what_it_has(project):
     assert not [path for path in (project.root / "reports" / "latest").iterdir() if path.name.startswith(".")]
 
 
-def test_a_full_disk_is_told_without_a_traceback(project):
+def test_a_directory_that_cannot_be_written_is_told_without_a_traceback(project):
     (project.root / "reports").write_text("a file where a directory belongs")
     run = project.gate("-k", "detection")
     assert run.ret != 0
