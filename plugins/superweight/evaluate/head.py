@@ -64,8 +64,35 @@ class LanguageModel:
         parts = [self._log_likelihoods(some, wanted) for some, wanted in pairs]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
+    def divergence(self, states: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How far the next-token distributions of two models lie apart, both read with this model's head as it is.
+
+        Args:
+            states: `(n, hidden)`, the model's own.
+            reference: `(n, hidden)`, another's at the same places.
+
+        Returns:
+            Kullback-Leibler divergence from the reference's distribution in nats, float32 `(n,)`, infinite where
+            either model gives NaN; and whether both rank the same token first, booleans `(n,)`.
+        """
+        pairs = zip(torch.split(states, self.chunk), torch.split(reference, self.chunk), strict=True)
+        parts = [self._divergence(ours, theirs) for ours, theirs in pairs]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _divergence(self, states: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ours, theirs = self._read(states).float(), self._read(reference).float()
+        same = ours.argmax(-1) == theirs.argmax(-1)
+        ours, theirs = ours.log_softmax(-1), theirs.log_softmax(-1)
+        each = nn.functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(
+            -1
+        )  # Σ p_ref (log p_ref − log p)
+        return torch.where(each.isnan(), torch.inf, each.clamp(min=0)), same
+
+    def _read(self, states: torch.Tensor) -> torch.Tensor:
+        return states if self._body is None else self._logits(self._body, states)
+
     def _log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = states if self._body is None else self._logits(self._body, states)
+        logits = self._read(states)
         loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")  # (n,)
         return -loss, logits.argmax(-1) == targets
 

@@ -47,12 +47,36 @@ class Scorer:
         Returns:
             one number a window; infinity where the model gives NaN.
         """
-        windows = windows.to(self.loaded.device)
+        return self.nll_of(windows, self.window_states(windows))
+
+    def window_states(self, windows: torch.Tensor) -> torch.Tensor:
+        """What the head is given at every predicted token, `(windows, length − 1, hidden)`; one forward pass."""
         with self.loaded.arithmetic():
-            states = self.language_model.states(windows)[:, :-1].flatten(0, 1)
-            found, _ = self.language_model.log_likelihoods(states, windows[:, 1:].flatten())
-        means = -found.double().view(len(windows), -1).mean(1)
-        return [math.inf if math.isnan(mean) else mean for mean in means.tolist()]
+            return self.language_model.states(windows.to(self.loaded.device))[:, :-1]
+
+    def nll_of(self, windows: torch.Tensor, states: torch.Tensor) -> list[float]:
+        """As `window_nll`, from what `window_states` gave for the same windows."""
+        targets = windows[:, 1:].flatten().to(self.loaded.device)
+        with self.loaded.arithmetic():
+            found, _ = self.language_model.log_likelihoods(states.flatten(0, 1), targets)
+        return _means(-found.double().view(len(windows), -1))
+
+    def divergence(self, states: torch.Tensor, reference: torch.Tensor) -> tuple[list[float], list[float]]:
+        """How far each window's next-token distributions lie from a reference model's.
+
+        Args:
+            states: `(windows, length − 1, hidden)`, from `window_states`.
+            reference: the same of the other model.
+
+        Returns:
+            for each window, the mean Kullback-Leibler divergence in nats a token (see `LanguageModel.divergence`), and
+            the share of tokens on which both models rank the same token first.
+        """
+        with self.loaded.arithmetic():
+            apart, same = self.language_model.divergence(
+                states.flatten(0, 1), reference.to(self.loaded.device).flatten(0, 1)
+            )
+        return _means(apart.double().view(len(states), -1)), same.double().view(len(states), -1).mean(1).tolist()
 
     def continuations(
         self,
@@ -66,7 +90,7 @@ class Scorer:
 
         Args:
             pairs: token ids of context and continuation, neither empty. Neighbours that begin alike are computed
-                together.
+                together, and equal ones once.
             max_length: what the model can be fed; longer input loses its beginning, as in lm-eval.
             progress: called after every forward pass.
             alone: give every pair a row of its own, and no padding: for recipes whose rounding depends on everything
@@ -75,7 +99,11 @@ class Scorer:
         Returns:
             in the order of `pairs`; −infinity where the model gives NaN.
         """
-        requests = [_request(index, *pair, max_length) for index, pair in enumerate(pairs)]
+        asked = [_request(index, *pair, max_length) for index, pair in enumerate(pairs)]
+        first: dict[tuple[tuple[int, ...], int], Request] = {}
+        for request in asked:  # equal requests are run once, and so get equal answers
+            first.setdefault((request.tokens, request.start), request)
+        requests = list(first.values())
         sums, greedy = [0.0] * len(pairs), [True] * len(pairs)
         done = 0
         limit = 0 if alone else self.widest_row
@@ -86,8 +114,9 @@ class Scorer:
                 greedy[owner] = greedy[owner] and best
             done += sum(len(row.requests) for row in batch)
             if progress:
-                progress(done, len(pairs))
-        return [(-math.inf if math.isnan(total) else total, best) for total, best in zip(sums, greedy, strict=True)]
+                progress(done, len(requests))
+        owners = [first[request.tokens, request.start].index for request in asked]
+        return [(-math.inf if math.isnan(sums[owner]) else sums[owner], greedy[owner]) for owner in owners]
 
     def _score(self, layout: Layout) -> tuple[list[float], list[bool]]:
         device = self.loaded.device
@@ -124,6 +153,10 @@ class Scorer:
                 return False
         columns = [column for column, owner in zip(layout.at[1], layout.owners, strict=True) if owner == 1]
         return _close(together[0, columns], alone[0, -len(columns) :])
+
+
+def _means(values: torch.Tensor) -> list[float]:
+    return [math.inf if math.isnan(mean) else mean for mean in values.mean(1).tolist()]
 
 
 def _request(index: int, context: Sequence[int], continuation: Sequence[int], max_length: int) -> Request:

@@ -1,9 +1,10 @@
-"""Perplexity by the protocol of GPTQ."""
+"""Perplexity by the protocol of GPTQ, and the divergence from another model's next-token distribution on the way."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
 from superweight.evaluate.likelihood import Progress, Scorer
+from superweight.evaluate.order import batched, visiting_order
 
 PROTOCOL = "gptq: one tokenisation, non-overlapping windows, no stride, exp of the mean nll a token"
 
@@ -22,26 +24,126 @@ class Perplexity:
 
     Attributes:
         value: exp of the mean of `nll`; infinity if the model gives NaN anywhere.
-        nll: mean negative log-likelihood of each window, nats a token.
+        nll: mean negative log-likelihood of each window, nats a token, in the order of the text.
+        index: which window of the text each is; all of them unless the measurement stopped early.
+        kl: of each window, the mean Kullback-Leibler divergence from the reference model's next-token distribution,
+            nats a token; empty if there was no reference.
+        agreement: of each window, the share of tokens on which both rank the same token first; empty likewise.
         tokens: how many tokens were predicted: windows × (window − 1).
         window: tokens a window.
-        windows: how many windows.
+        windows: how many windows were measured.
+        planned: how many would have been without stopping early.
         protocol: how it was measured.
-        tokens_sha256: of the scored token ids as little-endian int64, so that two figures can be told to be of the
-            same tokens.
+        tokens_sha256: of the token ids of all planned windows as little-endian int64, so that two figures can be told
+            to be of the same tokens.
     """
 
     value: float
     nll: tuple[float, ...]
+    index: tuple[int, ...]
+    kl: tuple[float, ...]
+    agreement: tuple[float, ...]
     tokens: int
     window: int
     windows: int
+    planned: int
     protocol: str
     tokens_sha256: str
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "nll": list(self.nll)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+class PreparedText:
+    """A corpus cut into windows, to be scored a batch at a time under one recipe after another.
+
+    The batches are fixed: whoever scores one gets the same figures, whatever was scored before it.
+
+    Args:
+        scorer: of the model.
+        token_ids: `(tokens,)`, tokenised once as a whole. A last window that is not full is dropped.
+        window: tokens a window, at least 2.
+        windows: only the first so many; fewer are used if there are no more. All if not given.
+        batch_tokens: tokens a forward pass. One window a pass if not given, as GPTQ does: recipes whose rounding
+            depends on a whole activation tensor give other figures in other batches.
+        shuffled: whether batches are drawn from all over the text, so that any of them stand for the whole.
+
+    Raises:
+        InfraError: there are fewer tokens than one window (`too-short`).
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        token_ids: torch.Tensor,
+        *,
+        window: int,
+        windows: int | None = None,
+        batch_tokens: int | None = None,
+        shuffled: bool = True,
+    ) -> None:
+        self.scorer = scorer
+        self.tokens_wt = _cut(token_ids, window, windows)  # (windows, window)
+        planned = len(self.tokens_wt)
+        order = visiting_order(planned) if shuffled else list(range(planned))
+        self.batches = batched(order, (batch_tokens or window) // window)
+        self.tokens_sha256 = hashlib.sha256(self.tokens_wt.cpu().numpy().astype("<i8").tobytes()).hexdigest()
+        self._reference: dict[int, torch.Tensor] = {}  # states of the reference model by window, on the CPU
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the reference model's states are known for every window."""
+        return len(self._reference) == len(self.tokens_wt)
+
+    def remember(self) -> None:
+        """Take the model as it is now as the reference; one forward pass of its body over every window."""
+        for batch in self.batches:
+            if any(index not in self._reference for index in batch):
+                self._keep(batch, self.scorer.window_states(self.tokens_wt[batch]))
+
+    def score(self, batch: Sequence[int], *, remember: bool = False, compare: bool = False) -> list[dict[str, Any]]:
+        """Score one of `batches` under the model as it is now.
+
+        Args:
+            batch: numbers of windows.
+            remember: take the model as it is now as the reference.
+            compare: measure the divergence from the reference.
+
+        Returns:
+            one dictionary a window: `window` and `nll`, and with `compare` also `kl` and `agreement`.
+        """
+        tokens = self.tokens_wt[list(batch)]
+        states = self.scorer.window_states(tokens)
+        if remember:
+            self._keep(batch, states)
+        found: dict[str, Sequence[Any]] = {"window": batch, "nll": self.scorer.nll_of(tokens, states)}
+        if compare:
+            reference = torch.stack([self._reference[index] for index in batch])
+            found["kl"], found["agreement"] = self.scorer.divergence(states, reference)
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+    def figure(self, scores: Sequence[dict[str, Any]]) -> Perplexity:
+        """The figure from what `score` returned for some of the windows; at least one."""
+        scores = sorted(scores, key=lambda score: int(score["window"]))
+        nll = tuple(float(score["nll"]) for score in scores)
+        window = self.tokens_wt.shape[1]
+        return Perplexity(
+            value=_exp(math.fsum(nll) / len(nll)),
+            nll=nll,
+            index=tuple(int(score["window"]) for score in scores),
+            kl=tuple(float(score["kl"]) for score in scores if "kl" in score),
+            agreement=tuple(float(score["agreement"]) for score in scores if "agreement" in score),
+            tokens=len(nll) * (window - 1),
+            window=window,
+            windows=len(nll),
+            planned=len(self.tokens_wt),
+            protocol=PROTOCOL,
+            tokens_sha256=self.tokens_sha256,
+        )
+
+    def _keep(self, batch: Sequence[int], states: torch.Tensor) -> None:
+        self._reference.update(zip(batch, states.cpu(), strict=True))
 
 
 def perplexity(
@@ -54,40 +156,33 @@ def perplexity(
     progress: Progress | None = None,
     scorer: Scorer | None = None,
 ) -> Perplexity:
-    """Measure perplexity on non-overlapping windows.
+    """Measure perplexity on non-overlapping windows, in the order of the text.
 
     A model that gives NaN or infinity is not an error of the measurement: those windows count as infinity, and so
     does the perplexity, which no gate lets pass.
 
     Args:
         loaded: the model, with whatever a recipe has done to it.
-        token_ids: `(tokens,)`, tokenised once as a whole. A last window that is not full is dropped.
-        window: tokens a window, at least 2.
-        windows: only the first so many; fewer are used if there are no more. All if not given.
-        batch_tokens: tokens a forward pass. One window a pass if not given, as GPTQ does: recipes whose rounding
-            depends on a whole activation tensor give other figures in other batches.
+        token_ids: as in `PreparedText`, like `window`, `windows` and `batch_tokens`.
+        window: tokens a window.
+        windows: how many at most.
+        batch_tokens: tokens a forward pass.
         progress: called with windows done and windows in all.
         scorer: kept from an earlier call, to save finding out again how the model can be run.
 
     Raises:
         InfraError: there are fewer tokens than one window (`too-short`).
     """
-    tokens_wt = _cut(token_ids, window, windows)  # (windows, window)
-    scorer = scorer or Scorer(loaded)
-    nll: list[float] = []
-    for batch in torch.split(tokens_wt, max(1, (batch_tokens or window) // window)):
-        nll += scorer.window_nll(batch)
-        if progress:
-            progress(len(nll), len(tokens_wt))
-    return Perplexity(
-        value=_exp(math.fsum(nll) / len(nll)),
-        nll=tuple(nll),
-        tokens=tokens_wt.numel() - len(tokens_wt),
-        window=window,
-        windows=len(tokens_wt),
-        protocol=PROTOCOL,
-        tokens_sha256=hashlib.sha256(tokens_wt.cpu().numpy().astype("<i8").tobytes()).hexdigest(),
+    tokens = _cut(token_ids, window, windows).flatten()  # told before the model is tried
+    text = PreparedText(
+        scorer or Scorer(loaded), tokens, window=window, windows=windows, batch_tokens=batch_tokens, shuffled=False
     )
+    scores: list[dict[str, Any]] = []
+    for batch in text.batches:
+        scores += text.score(batch)
+        if progress:
+            progress(len(scores), len(text.tokens_wt))
+    return text.figure(scores)
 
 
 def _cut(token_ids: torch.Tensor, window: int, windows: int | None) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +14,13 @@ from superweight.cards.data import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.loading import LoadedModel
 from superweight.evaluate.likelihood import Progress, Scorer
+from superweight.evaluate.order import batched, visiting_order
 from superweight.evaluate.quiet import quiet
 from superweight.evaluate.tasks import Prefer, Task, load_task
 
 _FEWSHOT_SEED = 1234  # lm-eval's own, where none is chosen
 _SHOWN = 240  # characters of a prompt kept with each item
+_BATCH_ITEMS = {"cpu": 50, "cuda": 250}  # items asked before a verdict is thought of: enough to fill forward passes
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class ZeroShot:
         stderr: standard errors of those that are means, as lm-eval computes them.
         higher_is_better: of the gated metric.
         n: how many items were asked.
-        items: one dictionary an item: `doc_id`, `doc_hash` and `target` as lm-eval logs them, the end of the prompt,
-            the choices with their log-likelihoods (nats) and whether each is what greedy decoding gives, and the
-            item's value of every metric.
+        planned: how many would have been without stopping early.
+        items: one dictionary an item, in the task's order: `doc_id`, `doc_hash` and `target` as lm-eval logs them, the
+            end of the prompt, the choices with their log-likelihoods (nats) and whether each is what greedy decoding
+            gives, the names of its metrics, and the item's value of each.
         data: where the rows came from and which split they are.
         version: of the task and of lm-eval.
         num_fewshot: examples shown before each question.
@@ -45,6 +49,7 @@ class ZeroShot:
     stderr: dict[str, float]
     higher_is_better: bool
     n: int
+    planned: int
     items: tuple[dict[str, Any], ...]
     data: str
     version: str
@@ -56,19 +61,25 @@ class ZeroShot:
 
 
 class PreparedTask:
-    """A task's requests, tokenised for one model: made once, asked again under every recipe.
+    """A task's requests, tokenised for one model: made once, asked a batch at a time under one recipe after another.
 
-    Make it before a recipe is applied; see `Scorer`.
+    The batches are fixed and drawn from all over the task, so that any of them stand for the whole; whoever asks one
+    gets the same answers, whatever was asked before it. Make it before a recipe is applied; see `Scorer`.
 
     Args:
         scorer: of the model.
         card: the task card.
         task: its definition and rows.
         limit: only the first so many items.
+
+    Attributes:
+        batches: numbers of items, as lm-eval counts them.
+        planned: how many items there are.
+        content: sha256 of what is asked: every item's hash, and the token ids of every request that is scored.
     """
 
     def __init__(self, scorer: Scorer, card: TaskCard, task: Task, *, limit: int | None = None) -> None:
-        self.card, self.data, self._limit, self._scorer = card, task.data, limit, scorer
+        self.card, self.data, self._scorer = card, task.data, scorer
         self._task = task.definition
         with quiet():
             from superweight.evaluate.lm import InMemoryLM
@@ -76,26 +87,49 @@ class PreparedTask:
             self._lm = InMemoryLM(scorer)
             self._task.set_fewshot_seed(_FEWSHOT_SEED)
             self._task.build_all_requests(limit=limit, rank=0, world_size=1)
-            self._instances = [one for one in self._task.instances for _ in range(one.repeats or 1)]
-            self._of_kind = _by(self._instances, "request_type")
-            self._pairs = self._lm.encode(self._of_kind.get("loglikelihood", []))
+            self._documents = dict(self._task.doc_iterator(rank=0, limit=limit, world_size=1))
+            self._requests = _by(self._task.instances, "doc_id")
+            scored = [one for one in self._task.instances if one.request_type == "loglikelihood"]
+            self._pairs = {id(one): pair for one, pair in zip(scored, self._lm.encode(scored), strict=True)}
+        self.planned = len(self._documents)
+        asked = [number for number in self._documents if number in self._requests]
+        size = _BATCH_ITEMS.get(scorer.loaded.device.type, _BATCH_ITEMS["cuda"])
+        self.batches = batched([asked[place] for place in visiting_order(len(asked))], size)
+        self.content = self._content()
 
-    def measure(self, *, progress: Progress | None = None, alone: bool = False) -> ZeroShot:
-        """Ask the model as it is now.
+    def ask(
+        self, batch: Sequence[int], *, progress: Progress | None = None, alone: bool = False
+    ) -> list[dict[str, Any]]:
+        """Ask the model, as it is now, some of the items.
 
         Args:
+            batch: one of `batches`.
             progress: called after every forward pass.
             alone: as in `Scorer.continuations`.
+
+        Returns:
+            one dictionary an item; see `ZeroShot.items`.
         """
-        for instance in self._instances:
+        instances = [one for number in batch for one in self._requests[number]]
+        for instance in instances:
             instance.resps, instance.filtered_resps = [], {}
-        for kind, instances in self._of_kind.items():
-            for instance, response in zip(instances, self._responses(kind, instances, progress, alone), strict=True):
+        for kind, some in _by(instances, "request_type").items():
+            repeated = [one for one in some for _ in range(one.repeats or 1)]
+            for instance, response in zip(repeated, self._responses(kind, repeated, progress, alone), strict=True):
                 instance.resps.append(response)
         with quiet():
-            self._task.apply_filters()
-            items, values = self._items()
-            metrics, stderr = self._aggregate(values)
+            everything, self._task._instances = self._task._instances, instances
+            try:
+                self._task.apply_filters()
+            finally:
+                self._task._instances = everything
+            return [self._item(number) for number in batch]
+
+    def figure(self, items: Sequence[dict[str, Any]]) -> ZeroShot:
+        """The figure from what `ask` returned for some of the items; at least one."""
+        items = sorted(items, key=lambda item: int(item["doc_id"]))
+        with quiet():
+            metrics, stderr = self._aggregate(items)
         return ZeroShot(
             task=self._task.task_name,
             metric=self.card.metric,
@@ -103,33 +137,47 @@ class PreparedTask:
             stderr=stderr,
             higher_is_better=bool(self._task.higher_is_better().get(self.card.metric, True)),
             n=len(items),
+            planned=self.planned,
             items=tuple(items),
             data=self.data,
             version=f"{self._task.VERSION} (lm-eval {version('lm-eval')})",
             num_fewshot=int(self._task.config.num_fewshot or 0),
         )
 
+    def measure(self, *, progress: Progress | None = None, alone: bool = False) -> ZeroShot:
+        """Ask the model every item; see `ask`."""
+        items: list[dict[str, Any]] = []
+        for batch in self.batches:
+            items += self.ask(batch, alone=alone)
+            if progress:
+                progress(len(items), self.planned)
+        return self.figure(items)
+
+    def _content(self) -> str:
+        asked = {
+            str(number): [doc_hash(requests[0].doc), [self._pairs.get(id(one)) or str(one.args) for one in requests]]
+            for number, requests in self._requests.items()
+        }
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
     def _responses(self, kind: str, instances: list[Any], progress: Progress | None, alone: bool) -> list[Any]:
         if kind == "loglikelihood":
+            pairs = [self._pairs[id(instance)] for instance in instances]
             longest = self._lm.max_length
-            return list(self._scorer.continuations(self._pairs, max_length=longest, progress=progress, alone=alone))
+            return list(self._scorer.continuations(pairs, max_length=longest, progress=progress, alone=alone))
         with quiet(), self._scorer.loaded.arithmetic():
             return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
 
-    def _items(self) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
-        """One dictionary an item, and each metric's values; metrics of filters beyond the first are `metric,filter`."""
-        items, values = [], defaultdict(list)
-        by_document = _by(self._task.instances, "doc_id")
-        for doc_id, document in self._task.doc_iterator(rank=0, limit=self._limit, world_size=1):
-            requests = sorted(by_document[doc_id], key=lambda request: request.idx)
-            found: dict[str, Any] = {}
-            for number, key in enumerate(requests[0].filtered_resps):
-                scored = self._task.process_results(document, [request.filtered_resps[key] for request in requests])
-                found.update({f"{name},{key}" if number else name: value for name, value in scored.items()})
-            for name, value in found.items():
-                values[name].append(value)
-            items.append(_plain({**self._described(doc_id, document, requests), **found}))
-        return items, dict(values)
+    def _item(self, number: int) -> dict[str, Any]:
+        """One item with its value of every metric; metrics of filters beyond the first are `metric,filter`."""
+        document = self._documents[number]
+        requests = sorted(self._requests[number], key=lambda request: request.idx)
+        found: dict[str, Any] = {}
+        for place, key in enumerate(requests[0].filtered_resps):
+            scored = self._task.process_results(document, [request.filtered_resps[key] for request in requests])
+            found.update({f"{name},{key}" if place else name: value for name, value in scored.items()})
+        described = self._described(number, document, requests)
+        return _plain({**described, "metrics": list(found), **found})  # type: ignore[no-any-return]
 
     def _described(self, doc_id: int, document: Any, requests: list[Any]) -> dict[str, Any]:
         item = {
@@ -145,9 +193,13 @@ class PreparedTask:
         item["is_greedy"] = [request.resps[0][1] for request in requests]
         return item
 
-    def _aggregate(self, values: dict[str, list[Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    def _aggregate(self, items: Sequence[dict[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
         from lm_eval.api.metrics import mean, mean_stderr
 
+        values: dict[str, list[Any]] = defaultdict(list)
+        for item in items:
+            for name in item["metrics"]:
+                values[name].append(item[name])
         how = {name: self._task.aggregation().get(name.partition(",")[0], mean) for name in values}
         metrics = {name: float(how[name](values[name])) for name in values}
         means = [name for name in values if how[name] is mean and len(values[name]) > 1]
