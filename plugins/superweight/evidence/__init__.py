@@ -1,9 +1,11 @@
 """Evidence: what was measured, keyed, and written to disk."""
 
+from superweight.evidence.journal import Journal
 from superweight.evidence.key import content_key
 from superweight.evidence.measured import (
     CellEvidence,
     Failure,
+    Noise,
     Perplexity,
     Sanity,
     Size,
@@ -11,14 +13,18 @@ from superweight.evidence.measured import (
     Verdict,
     ZeroShot,
 )
+from superweight.evidence.store import Store
 from superweight.evidence.write import write_items, write_text
 
 __all__ = [
     "CellEvidence",
     "Failure",
+    "Journal",
+    "Noise",
     "Perplexity",
     "Sanity",
     "Size",
+    "Store",
     "StoredWeight",
     "Verdict",
     "ZeroShot",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,10 +35,27 @@ class Perplexity(Record):
     corpus: str
     origin: str = Field(description="where the text came from")
     window: int = Field(description="tokens a window")
-    windows: int
+    windows: int = Field(description="windows that were measured")
+    planned: int = Field(default=0, description="windows that would have been measured without stopping early")
     tokens: int = Field(description="tokens that were predicted")
-    nll: list[float] = Field(description="mean negative log-likelihood of each window, nats a token")
-    tokens_sha256: str = Field(description="of the token ids that were scored")
+    nll: list[float] = Field(
+        description="mean negative log-likelihood of each window, nats a token, in the order of the text"
+    )
+    index: list[int] = Field(default_factory=list, description="which window of the text each is; 0, 1, 2, … if empty")
+    kl: list[float] = Field(
+        default_factory=list,
+        description="of each window: mean Kullback-Leibler divergence from the baseline's next-token distribution, "
+        "nats a token; empty if not measured",
+    )
+    agreement: list[float] = Field(
+        default_factory=list, description="of each window: share of tokens on which both models rank the same one first"
+    )
+    tokens_sha256: str = Field(description="of the token ids of all planned windows")
+    key: str = Field(default="", description="hash of everything that this figure depends on")
+
+    def by_window(self, values: Sequence[float]) -> dict[int, float]:
+        """Per-window values keyed by the window's place in the text."""
+        return dict(zip(self.index or range(len(values)), values, strict=True))
 
 
 class ZeroShot(Record):
@@ -47,12 +65,14 @@ class ZeroShot(Record):
 
     task: str
     metric: str = Field(description="the metric that is gated")
-    n: int
+    n: int = Field(description="items that were asked")
+    planned: int = Field(default=0, description="items that would have been asked without stopping early")
     data: str = Field(description="where the rows came from and which split they are")
     higher_is_better: bool = True
     metrics: dict[str, float] = Field(default_factory=dict)
     version: str = Field(default="", description="lm-eval's task version and lm-eval's own")
     num_fewshot: int = 0
+    key: str = Field(default="", description="hash of everything that this figure depends on")
     items: list[dict[str, Any]] = Field(default_factory=list, exclude=True, repr=False)
 
     @property
@@ -68,7 +88,24 @@ class ZeroShot(Record):
 
     def scores(self) -> dict[str, float]:
         """The gated metric item by item, keyed by `doc_id:doc_hash`."""
-        return {f"{item['doc_id']}:{item['doc_hash']}": float(item[self.metric]) for item in self.items}
+        return {item_key(item): float(item[self.metric]) for item in self.items}
+
+
+def item_key(item: Mapping[str, Any]) -> str:
+    """What tells that two models were asked the same question."""
+    return f"{item['doc_id']}:{item['doc_hash']}"
+
+
+class Noise(Record):
+    """An A/A repeat: the uncompressed model measured again in another way, which should change nothing."""
+
+    variation: str = Field(description="what was different: kernel, batch, device, seed")
+    n: int = Field(description="windows or items that were repeated")
+    value: float = Field(description="the repeat's figure")
+    reference: float = Field(description="the same items' figure in the run itself")
+    mean: float = Field(description="mean paired difference, repeat minus run: nats a token, or the metric's unit")
+    sd: float = Field(description="standard deviation of the paired differences")
+    changed: int = Field(description="windows or items whose figure is not the same")
 
 
 class StoredWeight(Coordinate):
@@ -142,6 +179,12 @@ class CellEvidence(Record):
     size: Size | None = None
     perplexity: dict[str, Perplexity] = Field(default_factory=dict, description="by corpus")
     zero_shot: dict[str, ZeroShot] = Field(default_factory=dict, description="by task")
+    noise: dict[str, Noise] = Field(
+        default_factory=dict, description="A/A repeats by gate, `perplexity:wiki`; on the baseline only"
+    )
+    reused: dict[str, str] = Field(
+        default_factory=dict, description="stages whose figures were taken from the store, and when they were measured"
+    )
     failures: list[Failure] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict, description="time spent by stage")
 

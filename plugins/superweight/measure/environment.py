@@ -13,14 +13,19 @@ _PACKAGES = ("torch", "transformers", "safetensors", "lm-eval", "datasets", "opt
 
 def environment(device: torch.device) -> dict[str, str]:
     """Library versions and the device, for the evidence and for cell keys."""
-    found = {name: _version(name) for name in _PACKAGES}
+    found = dict(versions())
     found["device"] = _device_name(device)
     found["device class"] = device_class(device)
     if device.type == "cuda":
         found["cuda"] = str(torch.version.cuda)
     else:
         found["threads"] = str(torch.get_num_threads())
-    return {name: value for name, value in found.items() if value}
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that figures depend on, those that are installed."""
+    return {name: value for name in _PACKAGES if (value := _version(name))}
 
 
 def default_device(worker: int = 0) -> str:

@@ -12,9 +12,10 @@ import torch
 from superweight.cards import Cell, Library, ModelCard, TierPerplexity, TierTask, baseline_recipe
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError
-from superweight.evidence import CellEvidence, Failure
+from superweight.evidence import CellEvidence, Failure, Store
 from superweight.measure.bench import ModelBench
 from superweight.measure.environment import default_device
+from superweight.measure.figures import Figures, Stop
 
 
 class Workbench:
@@ -26,6 +27,8 @@ class Workbench:
         device: `cpu`, `cuda`, `cuda:N`; CUDA where there is one if not given.
         dtype: arithmetic of forward passes; the model card's, else the checkpoint's own, if not given.
         cache: where checkpoints and data are kept.
+        store: where figures are written down as they are measured, and found again; None to keep none.
+        stop: when a figure may end early; never if not given. Baselines are always measured in full.
 
     """
 
@@ -37,13 +40,17 @@ class Workbench:
         device: str | None = None,
         dtype: str | None = None,
         cache: Cache | None = None,
+        store: Store | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.library = library
         self.evidence = evidence
         self.device = device or default_device()
         self.dtype = dtype
         self.cache = cache or Cache()
-        self._bench: ModelBench | None = None
+        self.store = store
+        self.stop = stop
+        self._bench: tuple[ModelBench, Figures] | None = None
         self._broken: dict[str, InfraError] = {}
         self._done: dict[tuple[str, str], InfraError | None] = {}
         self._ahead: dict[str, list[TierPerplexity | TierTask]] = {}
@@ -54,20 +61,31 @@ class Workbench:
 
     def detection(self, cell: Cell) -> None:
         """Find the model's super weights and confirm them; kept on the baseline cell."""
-        baseline = self._baseline(cell)
-        self._once(baseline, "detection", lambda bench, evidence: bench.detect_into(evidence))
+        self._once(self._baseline(cell), "detection", lambda bench, _, evidence: bench.detect_into(evidence))
 
     def sanity(self, cell: Cell) -> None:
         """Apply the recipe and compare every parameter, and every super weight, with the checkpoint's."""
-        self._once(cell, "sanity", lambda bench, evidence: bench.inspect_into(cell, evidence), before=self._prepare)
+        self._once(cell, "sanity", lambda bench, _, evidence: bench.inspect_into(cell, evidence), before=self._prepare)
 
     def perplexity(self, cell: Cell, entry: TierPerplexity) -> None:
-        """Perplexity of one corpus, of the baseline first."""
-        self._compared(cell, f"perplexity:{entry.corpus}", lambda one, bench, ev: bench.perplexity_into(one, ev, entry))
+        """Perplexity of one corpus; before that of the baseline, and the baseline's again in another way."""
+        gate = f"perplexity:{entry.corpus}"
+        self._compared(cell, gate, lambda one, figures, evidence: figures.perplexity_into(one, evidence, entry))
 
     def zero_shot(self, cell: Cell, entry: TierTask) -> None:
-        """One zero-shot task, of the baseline first."""
-        self._compared(cell, f"zero-shot:{entry.task}", lambda one, bench, ev: bench.zero_shot_into(one, ev, entry))
+        """One zero-shot task; before that of the baseline, and the baseline's again in another way."""
+        gate = f"zero-shot:{entry.task}"
+        self._compared(cell, gate, lambda one, figures, evidence: figures.zero_shot_into(one, evidence, entry))
+
+    def noise(self, cell: Cell, entry: TierPerplexity | TierTask) -> None:
+        """How much the baseline's figure moves when nothing but the way of computing it changes."""
+        baseline = self._baseline(cell)
+        if isinstance(entry, TierPerplexity):
+            stage = f"noise:perplexity:{entry.corpus}"
+            self._once(baseline, stage, lambda _, figures, evidence: figures.perplexity_again(evidence, entry))
+        else:
+            stage = f"noise:zero-shot:{entry.task}"
+            self._once(baseline, stage, lambda _, figures, evidence: figures.zero_shot_again(evidence, entry))
 
     def close(self) -> None:
         """Let go of the model in memory."""
@@ -76,15 +94,15 @@ class Workbench:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _compared(self, cell: Cell, stage: str, take: Callable[[Cell, ModelBench, CellEvidence], None]) -> None:
+    def _compared(self, cell: Cell, stage: str, take: Callable[[Cell, Figures, CellEvidence], None]) -> None:
         baseline = self._baseline(cell)
 
         def baseline_first(cell: Cell) -> None:
             if cell.id != baseline.id:
                 self._prepare(cell)
-                self._once(baseline, stage, lambda bench, evidence: take(baseline, bench, evidence))
+                self._once(baseline, stage, lambda _, figures, evidence: take(baseline, figures, evidence))
 
-        self._once(cell, stage, lambda bench, evidence: take(cell, bench, evidence), before=baseline_first)
+        self._once(cell, stage, lambda _, figures, evidence: take(cell, figures, evidence), before=baseline_first)
 
     def _prepare(self, cell: Cell) -> None:
         """What must stand before a recipe is applied: what it has to protect, and the figures it is compared with."""
@@ -96,6 +114,7 @@ class Workbench:
             measure = self.perplexity if isinstance(entry, TierPerplexity) else self.zero_shot
             try:
                 measure(self._baseline(cell), entry)  # type: ignore[arg-type]
+                self.noise(cell, entry)
             except InfraError:
                 continue  # written down on the baseline; raised again when it is asked for
 
@@ -106,7 +125,7 @@ class Workbench:
         self,
         cell: Cell,
         stage: str,
-        measure: Callable[[ModelBench, CellEvidence], None],
+        measure: Callable[[ModelBench, Figures, CellEvidence], None],
         before: Callable[[Cell], None] = lambda _: None,
     ) -> None:
         """Run a measurement, and first what it rests on, unless it was run before.
@@ -123,7 +142,7 @@ class Workbench:
         try:
             before(cell)
             started = time.perf_counter()
-            measure(self._open(cell.model), evidence)
+            measure(*self._open(cell.model), evidence)
             self._done[known] = None
         except Exception as error:
             failure = error if isinstance(error, InfraError) else _crash(stage, error)
@@ -133,17 +152,20 @@ class Workbench:
         finally:
             evidence.seconds[stage] = time.perf_counter() - started
 
-    def _open(self, model: ModelCard) -> ModelBench:
+    def _open(self, model: ModelCard) -> tuple[ModelBench, Figures]:
         """Load a model, letting go of the one before; one that cannot be loaded is not tried twice."""
         if model.id in self._broken:
             raise self._broken[model.id]
-        if self._bench is None or self._bench.card.id != model.id:
+        if self._bench is None or self._bench[0].card.id != model.id:
             self.close()
             try:
-                self._bench = ModelBench(model, self.library, self.cache, device=self.device, dtype=self.dtype)
+                bench = ModelBench(
+                    model, self.library, self.cache, device=self.device, dtype=self.dtype, store=self.store
+                )
             except Exception as error:
                 self._broken[model.id] = error if isinstance(error, InfraError) else _crash("loading", error)
                 raise self._broken[model.id] from error
+            self._bench = (bench, Figures(bench, self.stop))
         return self._bench
 
 
