@@ -1,20 +1,25 @@
-"""Cards: models, recipes, corpora, tasks, gates and tiers as validated data."""
+"""Cards: models, recipes, corpora, tasks, gates, tiers and waivers as validated data."""
 
 from superweight.cards.base import Coordinate, KnownSuperWeight, Status
 from superweight.cards.cells import Cell, baseline_recipe, cells
 from superweight.cards.data import CorpusCard, TaskCard
-from superweight.cards.gate import GateCard, TierCard, TierPerplexity, TierTask
+from superweight.cards.gate import GateCard, GateKind
+from superweight.cards.gates_for import GateBook
 from superweight.cards.library import Library, builtin_cards, load_library, model_from_argument, read_card
 from superweight.cards.model import ModelCard, Role
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.source import DirectorySource, GgufSource, HubSource, Source, WheelSource
+from superweight.cards.tier import TierCard, TierPerplexity, TierTask
+from superweight.cards.waiver import WaiverCard
 
 __all__ = [
     "Cell",
     "Coordinate",
     "CorpusCard",
     "DirectorySource",
+    "GateBook",
     "GateCard",
+    "GateKind",
     "GgufSource",
     "HubSource",
     "KnownSuperWeight",
@@ -28,6 +33,7 @@ __all__ = [
     "TierCard",
     "TierPerplexity",
     "TierTask",
+    "WaiverCard",
     "WheelSource",
     "baseline_recipe",
     "builtin_cards",

@@ -1,64 +1,115 @@
-"""Gate and tier cards: how much loss is accepted and why, and how much is measured when."""
+"""Gate cards: how much loss is accepted, why, since when and until when, measured how, and where it holds."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import datetime
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
+from superweight.cards.day import Day
+
+GateKind = Literal["perplexity", "zero-shot", "divergence", "agreement", "flips"]
+
+REQUIRED_KINDS: tuple[GateKind, ...] = ("perplexity", "zero-shot")
+"""Every run judges by these, so there is a card of each that holds everywhere."""
+
+CORPUS_KINDS: tuple[GateKind, ...] = ("perplexity", "divergence", "agreement")
+"""Measured on the windows of a corpus."""
+
+TASK_KINDS: tuple[GateKind, ...] = ("zero-shot", "flips")
+"""Measured on the items of a task."""
+
+Pattern = Annotated[str, Field(min_length=1)]
+Scope = tuple[Pattern, ...]
+
+_EVERYTHING = ("*",)
 
 
 class GateCard(Strict):
-    """How much worse than the uncompressed model a compressed one may be, with the reason."""
+    """How much worse than the uncompressed model a compressed one may be, with the reason and its provenance."""
 
     id: Identifier
     title: str
-    kind: Literal["perplexity", "zero-shot"]
+    kind: GateKind
     margin: float = Field(
         gt=0,
         description="perplexity: largest accepted ratio to the baseline, minus one; "
-        "zero-shot: largest accepted drop of the metric (0.02 = two points)",
+        "zero-shot: largest accepted drop of the metric (0.02 = two points); "
+        "divergence: largest accepted mean Kullback-Leibler divergence from the baseline's next-token distribution, "
+        "nats a token; agreement: largest accepted share of tokens that the two models rank first differently; "
+        "flips: largest accepted share of items whose chosen answer changed",
+    )
+    value: float | None = Field(
+        default=None,
+        description="perplexity, zero-shot: a bound on the figure itself beside the margin, at most where lower is "
+        "better and at least where higher is; belongs to n, device_class, models and of",
     )
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="of the two-sided interval that is compared with the margin"
     )
     why: str = Field(min_length=20, description="where the margin comes from")
-    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when the margin was decided")
+    date: Day = Field(description="when the margin was decided")
+    ticket: str = Field(default="", description="where it was decided")
+    expires: Day | None = Field(default=None, description="the last day on which the card holds")
+    n: int | None = Field(default=None, ge=2, description="windows or items that the margin was decided for")
+    device_class: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the machine it was decided on, or how it begins: 'cuda NVIDIA H100', 'cpu x86_64 AVX512'",
+    )
+    versions: dict[str, str] = Field(
+        default_factory=dict, description="packages it was decided with, and how their versions begin"
+    )
+    models: Scope = Field(default=_EVERYTHING, strict=False, min_length=1, description="model ids, wildcards allowed")
+    recipes: Scope = Field(default=_EVERYTHING, strict=False, min_length=1, description="recipe ids, likewise")
+    of: Scope = Field(default=_EVERYTHING, strict=False, min_length=1, description="corpus or task ids, likewise")
 
+    @property
+    def specificity(self) -> int:
+        """How many of `models`, `recipes` and `of` are narrower than everything."""
+        return sum(scope != _EVERYTHING for scope in (self.models, self.recipes, self.of))
 
-class TierPerplexity(Strict):
-    """One perplexity measurement."""
+    def applies(self, model: str, recipe: str, of: str) -> bool:
+        """Whether the card is about this model, recipe, and corpus or task."""
+        return _matches(self.models, model) and _matches(self.recipes, recipe) and _matches(self.of, of)
 
-    corpus: Identifier
-    window: int = Field(ge=16, description="tokens a window")
-    windows: int | None = Field(default=None, ge=2, description="the first so many windows; all if not given")
-
-
-class TierTask(Strict):
-    """One zero-shot measurement."""
-
-    task: Identifier
-    limit: int | None = Field(default=None, ge=2, description="the first so many items; all if not given")
-
-
-class TierCard(Strict):
-    """What is measured, on which models, with which recipes."""
-
-    id: Literal["smoke", "nightly", "release"]
-    title: str
-    models: tuple[str, ...] = Field(strict=False, description="model ids; '*' for every card")
-    recipes: tuple[str, ...] = Field(strict=False, description="recipe ids; '*' for every card")
-    perplexity: tuple[TierPerplexity, ...] = Field(strict=False)
-    tasks: tuple[TierTask, ...] = Field(strict=False)
-    inconclusive_is_red: bool = False
+    def valid_on(self, day: datetime.date) -> bool:
+        """Whether the card still holds; it does through the day it expires."""
+        return self.expires is None or day <= datetime.date.fromisoformat(self.expires)
 
     @model_validator(mode="after")
-    def _measures_something_once(self) -> Self:
-        if not self.perplexity and not self.tasks:
-            raise ValueError("a tier without perplexity and without tasks measures nothing")
-        for names in ([entry.corpus for entry in self.perplexity], [entry.task for entry in self.tasks]):
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"'{name}' is listed twice; figures are kept by this id")
+    def _is_complete(self) -> Self:
+        if self.expires is not None and self.expires < self.date:
+            raise ValueError(f"expires: {self.expires} is before date, {self.date}")
+        if self.kind in ("agreement", "flips") and self.margin >= 1:
+            raise ValueError(f"margin: {self.margin} is not a share; kind '{self.kind}' takes one below 1")
+        if self.value is not None:
+            self._bound_is_complete()
         return self
+
+    def _bound_is_complete(self) -> None:
+        """A figure without the n, the machine, the model and the text it was measured on bounds nothing."""
+        if self.kind not in REQUIRED_KINDS:
+            raise ValueError(f"value: only kinds {' and '.join(REQUIRED_KINDS)} take one; '{self.kind}' has its margin")
+        found = {
+            "n": self.n is not None,
+            "device_class": self.device_class is not None,
+            "models": self.models != _EVERYTHING,
+            "of": self.of != _EVERYTHING,
+        }
+        missing = [name for name, given in found.items() if not given]
+        if missing:
+            raise ValueError(f"value: a bound on the figure itself needs {', '.join(missing)} too")
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name has wildcards, as in `fnmatch`."""
+    return any(character in name for character in "*?[")
+
+
+def _matches(scope: Sequence[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in scope)

@@ -13,10 +13,14 @@ from pydantic import ValidationError
 
 from superweight.cards.base import Strict, slug
 from superweight.cards.data import CorpusCard, TaskCard, TextFile
-from superweight.cards.gate import GateCard, TierCard
+from superweight.cards.gate import GateCard
+from superweight.cards.gates_for import GateBook
 from superweight.cards.model import ModelCard
-from superweight.cards.recipe import RecipeCard, SmoothQuant
+from superweight.cards.recipe import RecipeCard
+from superweight.cards.references import check_references
 from superweight.cards.source import DirectorySource, GgufSource, HubSource
+from superweight.cards.tier import TierCard
+from superweight.cards.waiver import WaiverCard
 from superweight.errors import CardError
 
 Card = TypeVar("Card", bound=Strict)
@@ -28,6 +32,7 @@ _FOLDERS: dict[str, type[Strict]] = {
     "tasks": TaskCard,
     "gates": GateCard,
     "tiers": TierCard,
+    "waivers": WaiverCard,
 }
 
 
@@ -101,6 +106,12 @@ class Library:
     tasks: Mapping[str, TaskCard] = field(default_factory=dict)
     gates: Mapping[str, GateCard] = field(default_factory=dict)
     tiers: Mapping[str, TierCard] = field(default_factory=dict)
+    waivers: Mapping[str, WaiverCard] = field(default_factory=dict)
+
+    @property
+    def book(self) -> GateBook:
+        """The gate cards and waivers, looked up by what they apply to."""
+        return GateBook.of(self.gates.values(), self.waivers.values())
 
     def model(self, argument: str) -> ModelCard:
         """A model by card id, or an ad-hoc card for a directory, a `.gguf` file or a hub id (`name[@revision]`)."""
@@ -126,7 +137,7 @@ class Library:
             card = read_card(path, RecipeCard)
             if card.id in self.recipes and card != self.recipes[card.id]:
                 raise CardError(f"{path}: id: '{card.id}' is another recipe's; give yours an id of its own")
-            _check_references(replace(self, recipes={**self.recipes, card.id: card}))
+            check_references(replace(self, recipes={**self.recipes, card.id: card}))
             return card
         raise CardError(
             f"recipe '{argument}' is neither a card id nor a TOML file. Known ids: {', '.join(self.recipes)}"
@@ -163,7 +174,7 @@ def model_from_argument(argument: str, known: Iterable[str] = ()) -> ModelCard:
 def load_library(extra: Sequence[Path] = ()) -> Library:
     """Read the built-in cards and those of `extra` directories, which may replace built-in ones of the same id.
 
-    Each directory holds `models/ recipes/ corpora/ tasks/ gates/ tiers/`, any of which may be missing.
+    Each directory holds `models/ recipes/ corpora/ tasks/ gates/ tiers/ waivers/`, any of which may be missing.
 
     Raises:
         CardError: a directory does not exist, a card is bad, two cards of one directory share an id, or a card
@@ -177,17 +188,8 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
         for name, kind in _FOLDERS.items():
             shelves[name].update(_read_shelf(directory / name, kind))
     library = Library(**shelves)
-    _check_references(library)
+    check_references(library)
     return library
-
-
-def _one_of_each(folder: str, key: str, value: str, found: Sequence[str]) -> None:
-    if len(found) != 1:
-        listed = ", ".join(f"'{name}'" for name in found) or "none"
-        raise CardError(
-            f"{folder}: exactly one card must have {key} = '{value}', found {listed}. "
-            "To replace the built-in one, give yours its id."
-        )
 
 
 def _read_shelf(folder: Path, kind: type[Strict]) -> dict[str, Strict]:
@@ -200,35 +202,3 @@ def _read_shelf(folder: Path, kind: type[Strict]) -> dict[str, Strict]:
             raise CardError(f"{path}: id: '{identifier}' is taken by {where[identifier]}")
         cards[identifier], where[identifier] = card, path
     return cards
-
-
-def _check_references(library: Library) -> None:
-    def check(owner: str, key: str, name: str, shelf: Mapping[str, Any]) -> None:
-        if name != "*" and name not in shelf:
-            raise CardError(f"{owner}: {key}: '{name}' is not a known id. Known: {', '.join(shelf)}")
-
-    _one_of_each(
-        "recipes", "role", "baseline", [card.id for card in library.recipes.values() if card.role == "baseline"]
-    )
-    for kind in ("perplexity", "zero-shot"):
-        _one_of_each("gates", "kind", kind, [card.id for card in library.gates.values() if card.kind == kind])
-    for model in library.models.values():
-        for recipe in model.recipes:
-            check(f"model card '{model.id}'", "recipes", recipe, library.recipes)
-    for card in library.recipes.values():
-        if card.beside:
-            check(f"recipe card '{card.id}'", "beside", card.beside, library.recipes)
-        if isinstance(card.method, SmoothQuant):
-            check(
-                f"recipe card '{card.id}'", "method.calibration_corpus", card.method.calibration_corpus, library.corpora
-            )
-    for tier in library.tiers.values():
-        owner = f"tier card '{tier.id}'"
-        for key, names, shelf in (
-            ("models", tier.models, library.models),
-            ("recipes", tier.recipes, library.recipes),
-            ("perplexity.corpus", [entry.corpus for entry in tier.perplexity], library.corpora),
-            ("tasks.task", [entry.task for entry in tier.tasks], library.tasks),
-        ):
-            for name in names:
-                check(owner, key, name, shelf)

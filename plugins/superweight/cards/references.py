@@ -1,0 +1,123 @@
+"""Cards against each other: whatever one card names is there, and no two claim the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, get_args
+
+from superweight.cards.gate import CORPUS_KINDS, REQUIRED_KINDS, GateKind, is_pattern
+from superweight.cards.recipe import SmoothQuant
+from superweight.cards.tier import TierCard
+from superweight.errors import CardError
+
+if TYPE_CHECKING:  # a library checks itself when it is made
+    from superweight.cards.library import Library
+
+
+def check_references(library: Library) -> None:
+    """Check every card against the others.
+
+    Raises:
+        CardError: a card names another that does not exist; there is not one baseline; the gate of some place is
+            missing or claimed twice.
+
+    """
+
+    def check(owner: str, key: str, name: str, shelf: Mapping[str, Any]) -> None:
+        if name != "*" and name not in shelf:
+            raise CardError(f"{owner}: {key}: '{name}' is not a known id. Known: {', '.join(shelf)}")
+
+    _one_of_each("recipes", "role = 'baseline'", [c.id for c in library.recipes.values() if c.role == "baseline"])
+    for model in library.models.values():
+        for recipe in model.recipes:
+            check(f"model card '{model.id}'", "recipes", recipe, library.recipes)
+    for card in library.recipes.values():
+        if card.beside:
+            check(f"recipe card '{card.id}'", "beside", card.beside, library.recipes)
+        if isinstance(card.method, SmoothQuant):
+            check(
+                f"recipe card '{card.id}'", "method.calibration_corpus", card.method.calibration_corpus, library.corpora
+            )
+    for tier in library.tiers.values():
+        owner = f"tier card '{tier.id}'"
+        for key, names, shelf in (
+            ("models", tier.models, library.models),
+            ("recipes", tier.recipes, library.recipes),
+            ("perplexity.corpus", [entry.corpus for entry in tier.perplexity], library.corpora),
+            ("tasks.task", [entry.task for entry in tier.tasks], library.tasks),
+        ):
+            for name in names:
+                check(owner, key, name, shelf)
+        _check_required(library, tier)
+    _check_gates(library)
+    _check_waivers(library)
+
+
+def _check_required(library: Library, tier: TierCard) -> None:
+    """A required cell that the tier never measures would make every run red."""
+    for cell in tier.required:
+        model, slash, recipe = cell.rpartition("/")
+        models = library.models if "*" in tier.models else tier.models
+        recipes = library.recipes if "*" in tier.recipes else tier.recipes
+        for key, name, measured in ([("models", model, models)] if slash else []) + [("recipes", recipe, recipes)]:
+            if name not in measured:
+                raise CardError(
+                    f"tier card '{tier.id}': required: '{cell}': '{name}' is not one of the tier's {key}. "
+                    f"Known: {', '.join(measured)}"
+                )
+
+
+def _check_gates(library: Library) -> None:
+    for kind in get_args(GateKind):
+        everywhere = [card.id for card in library.gates.values() if card.kind == kind and not card.specificity]
+        what = f"kind = '{kind}' and neither models, recipes nor of"
+        _one_of_each("gates", what, everywhere, optional=kind not in REQUIRED_KINDS)
+    for card in library.gates.values():
+        data = library.corpora if card.kind in CORPUS_KINDS else library.tasks
+        for key, scope, shelf in (
+            ("models", card.models, library.models),
+            ("recipes", card.recipes, library.recipes),
+            ("of", card.of, data),
+        ):
+            for name in scope:
+                _check_pattern(f"gate card '{card.id}'", key, name, shelf, free=key != "of")
+    library.book.check(library.models, library.recipes, library.corpora, library.tasks)
+
+
+def _check_waivers(library: Library) -> None:
+    gates = ["detection", "sanity", "super-weights"]
+    for kind in get_args(GateKind):
+        gates += [f"{kind}:{name}" for name in (library.corpora if kind in CORPUS_KINDS else library.tasks)]
+    for card in library.waivers.values():
+        owner = f"waiver card '{card.id}'"
+        _check_pattern(owner, "model", card.model, library.models, free=True)
+        _check_pattern(owner, "recipe", card.recipe, library.recipes, free=True)
+        _check_pattern(owner, "gate", card.gate, gates, free=False)
+
+
+def _check_pattern(owner: str, key: str, name: str, known: Collection[str], *, free: bool) -> None:
+    """A name must be known, or a typing error would quietly make its card apply to nothing.
+
+    Args:
+        owner: the card, for the message.
+        key: its key, likewise.
+        name: an id, or a pattern with wildcards.
+        known: ids.
+        free: a pattern need not match a known id; models and recipes may be named on the command line, without cards.
+
+    """
+    if is_pattern(name) and (free or any(fnmatchcase(one, name) for one in known)):
+        return
+    if name not in known:
+        problem = "matches no known id" if is_pattern(name) else "is not a known id"
+        raise CardError(f"{owner}: {key}: '{name}' {problem}. Known: {', '.join(known)}")
+
+
+def _one_of_each(folder: str, what: str, found: Sequence[str], *, optional: bool = False) -> None:
+    if len(found) > 1 or not (found or optional):
+        listed = ", ".join(f"'{name}'" for name in found) or "none"
+        raise CardError(
+            f"{folder}: {'at most' if optional else 'exactly'} one card must have {what}, found {listed}. "
+            "To replace the built-in one, give yours its id."
+        )
