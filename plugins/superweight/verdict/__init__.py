@@ -5,12 +5,16 @@ from superweight.verdict.decide import JudgedCell, RunVerdict, combine, judge_ce
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
 from superweight.verdict.quality import judge_perplexity, judge_zero_shot
 from superweight.verdict.result import GateResult, infra_gate
+from superweight.verdict.rules import Rules
+from superweight.verdict.stopping import decided
 
 __all__ = [
     "GateResult",
     "JudgedCell",
+    "Rules",
     "RunVerdict",
     "combine",
+    "decided",
     "gates_of",
     "infra_gate",
     "judge_cell",

@@ -2,61 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Sequence
 
-from superweight.cards.gate import GateCard
+from scipy import special
+
+from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS, GateCard, GateKind
 from superweight.evidence.measured import CellEvidence, Failure
+from superweight.verdict import quality
+from superweight.verdict.argument import argued
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
-from superweight.verdict.quality import baseline_perplexity, baseline_zero_shot, judge_perplexity, judge_zero_shot
-from superweight.verdict.result import GateResult, Kind, infra_gate
+from superweight.verdict.multiplicity import holm
+from superweight.verdict.provenance import expired, notes, stale, too_fine
+from superweight.verdict.result import QUALITY, GateResult, Kind, infra_gate
+from superweight.verdict.rules import Rules
 
-_KINDS: tuple[Kind, ...] = ("detection", "sanity", "super-weights", "perplexity", "zero-shot")
+_KINDS: tuple[Kind, ...] = ("detection", "sanity", "super-weights", *QUALITY)
 
 
-def gates_of(cell: CellEvidence, baseline: CellEvidence | None, cards: Mapping[str, GateCard]) -> list[GateResult]:
+def gates_of(
+    cell: CellEvidence, baseline: CellEvidence | None, rules: Rules, run: Sequence[CellEvidence] = ()
+) -> list[GateResult]:
     """Judge everything that was measured, or failed to be measured, on one cell.
 
     Args:
         cell: the cell.
         baseline: the same model uncompressed; the cell itself if it is the baseline.
-        cards: gate cards by kind, `perplexity` and `zero-shot`.
+        rules: by what it is judged.
+        run: all cells of the run, for what another recipe did to the same model.
 
     """
     if cell.role == "baseline":
-        gates = _baseline_gates(cell)
+        gates = list(_baseline_gates(cell))
     else:
-        gates = _compression_gates(
-            cell, baseline or CellEvidence(model=cell.model, recipe="baseline", role="baseline"), cards
-        )
+        theirs = baseline or CellEvidence(model=cell.model, recipe="baseline", role="baseline")
+        gates = [*_integrity_gates(cell), *quality_gates(cell, theirs, rules)]
+        gates = _as_one_family(gates, rules.planned.get(cell.id, 0))
+        gates = [_waived(gate, cell, rules) for gate in gates]
+        gates = [argued(gate, cell, theirs, gates, rules, run) for gate in gates]
     return gates + [_failed(failure) for failure in cell.failures]
 
 
-def _baseline_gates(cell: CellEvidence) -> list[GateResult]:
-    found = cell.detection
-    gates = [] if found is None else [judge_detection(cell, found.get("card", []), known=found.get("known", False))]
-    gates += [baseline_perplexity(corpus, figure) for corpus, figure in cell.perplexity.items()]
-    gates += [baseline_zero_shot(task, figure) for task, figure in cell.zero_shot.items()]
-    return gates
+def quality_gates(cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> Iterator[GateResult]:
+    """The gates that compare figures with the uncompressed model's, each as if it were the only one."""
+    for corpus in cell.perplexity:
+        for kind in CORPUS_KINDS:
+            yield from _judged(kind, corpus, cell, baseline, rules)
+    for task in cell.zero_shot:
+        for kind in TASK_KINDS:
+            yield from _judged(kind, task, cell, baseline, rules)
 
 
-def _compression_gates(cell: CellEvidence, baseline: CellEvidence, cards: Mapping[str, GateCard]) -> list[GateResult]:
-    gates = []
-    if cell.sanity is not None:
-        gates.append(judge_sanity(cell))
-        gates.append(judge_super_weights(cell))
-    for corpus, perplexity in cell.perplexity.items():
-        reference = baseline.perplexity.get(corpus)
-        if reference is None:
-            gates.append(_no_baseline(f"perplexity:{corpus}", "perplexity"))
-        else:
-            gates.append(judge_perplexity(cards["perplexity"], corpus, perplexity, reference))
-    for task, figure in cell.zero_shot.items():
-        theirs = baseline.zero_shot.get(task)
-        if theirs is None:
-            gates.append(_no_baseline(f"zero-shot:{task}", "zero-shot"))
-        else:
-            gates.append(judge_zero_shot(cards["zero-shot"], task, figure, theirs))
-    return gates
+def _baseline_gates(cell: CellEvidence) -> Iterator[GateResult]:
+    if (found := cell.detection) is not None:
+        yield judge_detection(cell, found.get("card", []), known=found.get("known", False))
+    for corpus, figure in cell.perplexity.items():
+        yield quality.baseline_perplexity(corpus, figure)
+    for task, answers in cell.zero_shot.items():
+        yield quality.baseline_zero_shot(task, answers)
+
+
+def _integrity_gates(cell: CellEvidence) -> list[GateResult]:
+    return [] if cell.sanity is None else [judge_sanity(cell), judge_super_weights(cell)]
+
+
+def _judged(kind: GateKind, of: str, cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> Iterator[GateResult]:
+    card = rules.book.gate(kind, cell.model, cell.recipe, of)
+    if card is None:
+        return
+    known = baseline.perplexity if kind in CORPUS_KINDS else baseline.zero_shot
+    if of not in known:
+        yield _no_baseline(f"{kind}:{of}", kind)
+        return
+    design = rules.design(card.confidence)
+    match kind:
+        case "perplexity":
+            gate = quality.judge_perplexity(card, of, cell.perplexity[of], baseline.perplexity[of], design)
+        case "divergence":
+            gate = quality.judge_divergence(card, of, cell.perplexity[of], design)
+        case "agreement":
+            gate = quality.judge_agreement(card, of, cell.perplexity[of], design)
+        case "zero-shot":
+            gate = quality.judge_zero_shot(card, of, cell.zero_shot[of], baseline.zero_shot[of], design)
+        case "flips":
+            gate = quality.judge_flips(card, of, cell.zero_shot[of], baseline.zero_shot[of], design)
+    yield _with_provenance(gate, card, cell, baseline, rules)
+
+
+def _with_provenance(
+    gate: GateResult, card: GateCard, cell: CellEvidence, baseline: CellEvidence, rules: Rules
+) -> GateResult:
+    """A gate whose card may not be used here is INFRA, with its figures."""
+    if gate.verdict == "INFRA":
+        return gate
+    machine = cell.checkpoint.get("environment", {})
+    of = gate.gate.partition(":")[2]
+    figure = cell.perplexity[of] if card.kind in CORPUS_KINDS else cell.zero_shot[of]
+    planned = figure.planned or gate.planned or 0
+    found = stale(
+        card, planned=planned, device_class=machine.get("device class", ""), today=rules.today
+    ) or _below_noise(card, gate, baseline)
+    if found is None:
+        return gate.model_copy(
+            update={"details": gate.details | {"notes": notes(card, versions=machine, today=rules.today)}}
+        )
+    reason, sentence = found
+    message = f"not judged ({reason}): {sentence}\n{gate.message}"
+    unjudged = {"p_pass": None, "p_regression": None, "needed": None}
+    return gate.model_copy(update=unjudged | {"verdict": "INFRA", "reason": reason, "message": message})
+
+
+def _below_noise(card: GateCard, gate: GateResult, baseline: CellEvidence) -> tuple[str, str] | None:
+    noise = baseline.noise.get(gate.gate)
+    sentence = too_fine(card, noise) if noise is not None else None
+    return None if sentence is None else ("margin-below-noise", sentence)
+
+
+def _as_one_family(gates: list[GateResult], planned: int) -> list[GateResult]:
+    """Correct regressions for the number of gates that could each have been one by chance (Holm).
+
+    To pass, a cell must pass every gate, which needs no correction (an intersection-union test); to fail, one is
+    enough.
+    """
+    tested = [gate for gate in gates if gate.p_regression is not None]
+    adjusted = holm([gate.p_regression or 0.0 for gate in tested], max(planned, len(tested)))
+    corrected = {gate.gate: p for gate, p in zip(tested, adjusted, strict=True)}
+    return [_corrected(gate, corrected.get(gate.gate), max(planned, len(tested))) for gate in gates]
+
+
+def _corrected(gate: GateResult, p: float | None, family: int) -> GateResult:
+    alpha = gate.alpha
+    if p is None or alpha is None:
+        return gate
+    gate = gate.model_copy(update={"p_adjusted": p})
+    if gate.verdict != "REGRESSION" or p <= alpha:
+        return gate
+    message = (
+        f"{gate.message}; by itself this would be a regression (p = {gate.p_regression:.2g}), but one of {family} "
+        f"gates comes out like this by chance too often (p = {p:.2g} after correction)"
+    )
+    update = {"verdict": "INCONCLUSIVE", "message": message, "needed": _needed(gate, alpha / family)}
+    return gate.model_copy(update=update)
+
+
+def _needed(gate: GateResult, level: float, power: float = 0.8) -> int | None:
+    """Items after which a regression would stand at this level, from how many standard errors its p-value amounts to.
+
+    The normal approximation of `n_to_decide`, which cannot know of the correction.
+    """
+    if gate.n is None or gate.n != gate.planned or not gate.p_regression:
+        return None
+    seen, asked = -float(special.ndtri(gate.p_regression)), float(special.ndtri(power)) - float(special.ndtri(level))
+    return math.ceil(gate.n * (asked / seen) ** 2)
+
+
+def _waived(gate: GateResult, cell: CellEvidence, rules: Rules) -> GateResult:
+    """What was measured and failed may be waived; what was not measured may not."""
+    if gate.verdict not in ("REGRESSION", "INCONCLUSIVE"):
+        return gate
+    waiver = rules.book.waiver(cell.model, cell.recipe, gate.gate, rules.today)
+    if waiver is not None:
+        record = {"id": waiver.id, "ticket": waiver.ticket, "expires": waiver.expires, "why": waiver.why}
+        return gate.model_copy(update={"waiver": record})
+    late = [expired(card, rules.today) for card in rules.book.expired(cell.model, cell.recipe, gate.gate, rules.today)]
+    told = [sentence for sentence in late if sentence]
+    return gate.model_copy(update={"message": "\n".join([gate.message, *told])}) if told else gate
 
 
 def _no_baseline(gate: str, kind: Kind) -> GateResult:

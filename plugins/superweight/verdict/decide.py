@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 from superweight.evidence.measured import CellEvidence, Record, Verdict
-from superweight.verdict.result import GateResult
+from superweight.verdict.multiplicity import holm
+from superweight.verdict.result import QUALITY, GateResult
 
 
 class JudgedCell(Record):
@@ -22,7 +23,7 @@ class JudgedCell(Record):
     def red(self) -> bool:
         """Whether this cell alone makes the run red (an inconclusive one is left to the tier)."""
         if self.evidence.role == "control":
-            asked = any(gate.kind in ("perplexity", "zero-shot") for gate in self.gates) or self.verdict == "INFRA"
+            asked = any(gate.kind in QUALITY for gate in self.gates) or self.verdict == "INFRA"
             return asked and self.verdict != self.evidence.expects
         if self.evidence.role == "reference":
             return self.verdict == "INFRA"
@@ -39,9 +40,16 @@ def combine(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in order if verdict in found), "INFRA")
 
 
+def _standing(gates: Iterable[GateResult]) -> Verdict:
+    """As `combine`, waived gates left out; a cell whose every gate is waived passes, since somebody answers for it."""
+    gates = list(gates)
+    counted = [gate.verdict for gate in gates if gate.waiver is None]
+    return "PASS" if gates and not counted else combine(counted)
+
+
 def judge_cell(evidence: CellEvidence, gates: Sequence[GateResult]) -> JudgedCell:
     """One verdict for one cell."""
-    verdict = _control(gates) if evidence.role == "control" else combine(gate.verdict for gate in gates)
+    verdict = _control(gates) if evidence.role == "control" else _standing(gates)
     gates = [gate.model_copy(update={"decides": evidence.role != "reference"}) for gate in gates]
     return JudgedCell(
         evidence=evidence, gates=list(gates), verdict=verdict, argument=_argument(evidence, gates, verdict)
@@ -50,7 +58,7 @@ def judge_cell(evidence: CellEvidence, gates: Sequence[GateResult]) -> JudgedCel
 
 def _control(gates: Sequence[GateResult]) -> Verdict:
     """What perplexity and zero-shot say; a control that is damaged or unmeasured in any other way shows nothing."""
-    quality = [gate for gate in gates if gate.kind in ("perplexity", "zero-shot")]
+    quality = [gate for gate in gates if gate.kind in QUALITY]
     others = [gate for gate in gates if gate not in quality]
     if any(gate.verdict == "INFRA" for gate in quality) or any(gate.verdict != "PASS" for gate in others):
         return "INFRA"
@@ -58,12 +66,24 @@ def _control(gates: Sequence[GateResult]) -> Verdict:
 
 
 def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verdict) -> str:
-    reasons = [gate.message.splitlines()[0] for gate in gates if gate.verdict == verdict and verdict != "PASS"]
-    text = "; ".join(reasons) or ("nothing was measured" if not gates else f"all {len(gates)} gates cleared")
+    waived = [gate for gate in gates if gate.waiver is not None]
+    failed = [gate for gate in gates if gate.verdict == verdict and verdict != "PASS" and gate not in waived]
+    if evidence.role == "control" and not failed:
+        failed = [gate for gate in gates if gate.verdict not in ("PASS", verdict)]  # what makes it show nothing
+    reasons = [gate.message.splitlines()[0] for gate in failed]
+    cleared = f"{len(gates) - len(waived)} of {len(gates)}" if waived else f"all {len(gates)}"
+    text = "; ".join(reasons) or ("nothing was measured" if not gates else f"{cleared} gates cleared")
+    text += "".join(f"; {_waiver(gate)}" for gate in waived)
+    text += "".join(f"; {gate.gate}: {flag}" for gate in gates for flag in gate.flags)
     if evidence.role == "control":
         seen = "as it must be" if verdict == evidence.expects else "so this gate cannot be trusted"
         return f"control expected {evidence.expects}, got {verdict}, {seen}. {text}"
     return text
+
+
+def _waiver(gate: GateResult) -> str:
+    waiver = gate.waiver or {}
+    return f"{gate.gate} {gate.verdict} is waived until {waiver.get('expires')} ({waiver.get('ticket')})"
 
 
 class RunVerdict(Record):
@@ -78,15 +98,43 @@ def judge_run(cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunVe
 
     A control that did not get its verdict is INFRA whatever else was found: the gate itself is broken, and nothing it
     says about the candidates counts. So is whatever went wrong `outside` any cell, unless a regression is proven all
-    the same. Among candidates and baselines the worst verdict stands.
+    the same. Among candidates and baselines the worst verdict stands, regressions corrected for the number of
+    candidates (Holm): where many candidates are tried, one that fails by chance leaves the run undecided, not failed.
     """
     broken = [c for c in cells if c.evidence.role == "control" and c.red]
     unmeasured = [c for c in cells if c.evidence.role == "reference" and c.red]
     deciding = [c for c in cells if c.evidence.role in ("baseline", "candidate")]
-    verdicts: list[Verdict] = [c.verdict for c in deciding]
+    chance = _by_chance([c for c in deciding if c.evidence.role == "candidate"])
+    verdicts: list[Verdict] = ["INCONCLUSIVE" if c.evidence.id in chance else c.verdict for c in deciding]
     if unmeasured or outside or not cells:
         verdicts.append("INFRA")
     verdict = "INFRA" if broken else combine(verdicts or ["PASS"])
     drivers = [*broken, *unmeasured, *(c for c in deciding if c.verdict != "PASS")]
-    reasons = [*outside, *(f"{c.evidence.id}: {c.argument}" for c in drivers)]
+    reasons = [*outside, *(f"{c.evidence.id}: {c.argument}{chance.get(c.evidence.id, '')}" for c in drivers)]
     return RunVerdict(verdict=verdict, reasons=reasons if cells else ["no cell was measured", *reasons])
+
+
+def _by_chance(candidates: Sequence[JudgedCell]) -> dict[str, str]:
+    """Regressions that do not stand once corrected for the number of candidates, with what to say of them."""
+    smallest = [_smallest_p(cell) for cell in candidates]
+    adjusted = holm([p for p, _ in smallest])
+    found = {}
+    for cell, (p, alpha), corrected in zip(candidates, smallest, adjusted, strict=True):
+        if cell.verdict == "REGRESSION" and corrected > alpha:
+            found[cell.evidence.id] = (
+                f"; of {len(candidates)} candidates one looks like this by chance too often (p = {p:.2g}, "
+                f"{corrected:.2g} after correction), so it decides this cell and not the run"
+            )
+    return found
+
+
+def _smallest_p(cell: JudgedCell) -> tuple[float, float]:
+    """The p-value behind a cell's REGRESSION, corrected within the cell, and the level it is compared with.
+
+    A lost super weight and a recipe that does what it does not say are no matter of chance.
+    """
+    standing = [gate for gate in cell.gates if gate.waiver is None]
+    if any(gate.verdict == "REGRESSION" and gate.p_adjusted is None for gate in standing):
+        return 0.0, 1.0
+    found = [(gate.p_adjusted, gate.alpha) for gate in standing if gate.p_adjusted is not None and gate.alpha]
+    return min(found, key=lambda one: one[0] / one[1], default=(1.0, 1.0))

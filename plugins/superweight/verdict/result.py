@@ -8,7 +8,19 @@ from pydantic import Field
 
 from superweight.evidence.measured import Failure, Record, Verdict
 
-Kind = Literal["detection", "sanity", "super-weights", "perplexity", "zero-shot", "measurement"]
+Kind = Literal[
+    "detection",
+    "sanity",
+    "super-weights",
+    "perplexity",
+    "zero-shot",
+    "divergence",
+    "agreement",
+    "flips",
+    "measurement",
+]
+QUALITY: tuple[Kind, ...] = ("perplexity", "zero-shot", "divergence", "agreement", "flips")
+"""Kinds that compare figures with the uncompressed model's, and so can be wrong by chance."""
 
 
 class GateResult(Record):
@@ -28,6 +40,27 @@ class GateResult(Record):
     confidence: float | None = None
     margin: float | None = Field(default=None, description="largest accepted loss, as a positive number")
     n: int | None = Field(default=None, description="windows or items, the same ones under both models")
+    planned: int | None = Field(default=None, description="windows or items that would have been used at most")
+    higher_is_better: bool = Field(default=True, description="of the metric, and so of `difference`")
+    alpha: float | None = Field(default=None, description="one-sided error rate of PASS, and of REGRESSION")
+    p_pass: float | None = Field(default=None, description="p-value against a loss of the margin or more")
+    p_regression: float | None = Field(default=None, description="p-value against a loss of the margin or less")
+    p_adjusted: float | None = Field(
+        default=None, description="`p_regression` after Holm's correction for the gates of the cell"
+    )
+    method: str = Field(default="", description="the test behind the interval and the p-values, in words")
+    detectable: float | None = Field(
+        default=None,
+        description="smallest true difference that this run would have called a regression four times in five",
+    )
+    needed: int | None = Field(
+        default=None,
+        description="of an INCONCLUSIVE gate: windows or items that would decide, if what was seen is true",
+    )
+    flags: list[str] = Field(default_factory=list, description="what is odd about this figure, verdict aside")
+    reason: str = Field(default="", description="failure class of an INFRA gate")
+    waiver: dict[str, str] | None = Field(default=None, description="ticket, expiry and reason, if somebody waived it")
+    card: str = Field(default="", description="id of the gate card that set the margin")
     why: str = Field(default="", description="where the margin comes from")
     details: dict[str, Any] = Field(default_factory=dict)
     decides: bool = Field(default=True, description="false on references: shown, never decisive")
@@ -40,5 +73,6 @@ def infra_gate(gate: str, kind: Kind, failure: Failure) -> GateResult:
         kind=kind,
         verdict="INFRA",
         message=f"not measured ({failure.reason}): {failure.message}",
+        reason=failure.reason,
         details={"reason": failure.reason, "stage": failure.stage},
     )

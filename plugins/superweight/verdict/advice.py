@@ -1,0 +1,238 @@
+"""What to try next about a gate that did not pass: short sentences that follow from the evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from superweight.cards.base import Coordinate
+from superweight.evidence.measured import CellEvidence, StoredWeight
+from superweight.verdict.remedies import finer, keeping
+from superweight.verdict.result import GateResult
+
+_EXPLODED = 10  # times the baseline's perplexity: beyond what rounding does to a model that still works
+_CHANGED_MUCH = 0.1  # relative; smaller changes of a super weight seldom show (arXiv:2411.07191, figure 6)
+_LISTED = 4
+_EXPERIMENTS = ("baseline", "no-op", "prune-", "scale-")  # kinds of recipes that compress nothing
+
+
+def advice(
+    cell: CellEvidence,
+    gate: GateResult,
+    *,
+    gates: Sequence[GateResult] = (),
+    run: Sequence[CellEvidence] = (),
+    sizes: Mapping[str, int | None] | None = None,
+) -> list[str]:
+    """What to try about one gate of one cell.
+
+    Args:
+        cell: what was measured.
+        gate: a gate of the cell. There is nothing to try about one that passed with no flag or was not measured, nor
+            about a control that must fail.
+        gates: all gates of the cell, for what can only be seen in several of them.
+        run: all cells of the run, for what another recipe did to the same model.
+        sizes: windows or items of this gate by tier, the smaller tiers first; None for all there are.
+
+    Returns:
+        sentences, the most telling first; empty if there is nothing to say that the figures do not say themselves.
+
+    """
+    asked = gate.gate.partition(":")[0]
+    found = _too_good(cell, gate, run) if any(flag.startswith("too good") for flag in gate.flags) else []
+    if gate.verdict == "INCONCLUSIVE":
+        return found + _undecided(gate, sizes or {})
+    if gate.verdict != "REGRESSION" or asked == "sanity" or cell.expects == "REGRESSION":
+        return found
+    if asked == "detection":
+        return [
+            f"`superweight detect {cell.model}` prints every candidate with its effect: if this is the right "
+            "checkpoint, correct the card; if not, pin the source's revision"
+        ]
+    if asked == "super-weights":
+        return found + _restore(cell, run)
+    return (
+        found + _cause(cell, gate) + _hidden(asked, gates) + finer(cell.recipe_parameters) + _elsewhere(cell, gate, run)
+    )
+
+
+def super_weight_state(cell: CellEvidence) -> str:
+    """One line: how many super weights are lost, which, and from what to what."""
+    lost, total = _lost(cell), len(cell.super_weights)
+    if not total:
+        return "no super weights known"
+    if not lost:
+        return f"all {total} super weights kept" if total > 1 else "the one super weight kept"
+    shown = ", ".join(f"{Coordinate.__str__(weight)} {_values(weight)}" for weight in lost[:_LISTED])
+    more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
+    return f"{len(lost)} of {total} super weights lost: {shown}{more}"
+
+
+def _lost(cell: CellEvidence) -> list[StoredWeight]:
+    return [weight for weight in cell.super_weights if not weight.survived]
+
+
+def _values(weight: StoredWeight) -> str:
+    """Both values with as many digits as tell them apart, or their bits."""
+    for digits in (5, 9, 17):
+        before, after = f"{weight.original:.{digits}g}", f"{weight.stored:.{digits}g}"
+        if before != after:
+            return f"{before} → {after}"
+    return f"{weight.original_bits} → {weight.stored_bits}"
+
+
+def _largest_change(cell: CellEvidence) -> float:
+    """Of the lost super weights, relative; infinite if one was zero before or is no number now."""
+    changes = [
+        abs(weight.stored - weight.original) / abs(weight.original) if weight.original else math.inf
+        for weight in _lost(cell)
+    ]
+    return max((math.inf if math.isnan(change) else change for change in changes), default=0.0)
+
+
+def _restore(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[str]:
+    found = keeping(cell.recipe_parameters)
+    change = _largest_change(cell)
+    if found and 0 < change < _CHANGED_MUCH:
+        found.append(
+            f"the largest change is {change:.2%} of the weight: if the other gates pass and the exact bits are not "
+            "needed, promises_super_weights = false on the recipe card makes no promise"
+        )
+    keepers = [
+        other.recipe
+        for other in _others(cell, run)
+        if other.super_weights and not _lost(other) and other.sanity is not None and other.sanity.changed
+    ]
+    return found + ([f"in this run {_and(keepers)} kept them all"] if keepers else [])
+
+
+def _cause(cell: CellEvidence, gate: GateResult) -> list[str]:
+    """What the super weights and the size of the damage point at."""
+    asked = gate.gate.partition(":")[0]
+    ratio = gate.value / gate.baseline if asked == "perplexity" and gate.value and gate.baseline else 1.0
+    if not math.isfinite(ratio):
+        overflow = cell.checkpoint.get("compute_dtype") == "float16"
+        float16 = ": float16 overflows beyond 65504, try --superweight-dtype bfloat16" if overflow else ""
+        return [f"some window has no finite likelihood{float16}; the sanity gate names weights that are not finite"]
+    state = super_weight_state(cell)
+    exploded = f"perplexity is ×{ratio:.3g} with " if ratio > _EXPLODED else ""
+    if _largest_change(cell) >= _CHANGED_MUCH:
+        blame = "losing super weights alone can do this (arXiv:2411.07191, table 1), so restore them first"
+        return [f"{exploded}{state}: {blame}", *keeping(cell.recipe_parameters)]
+    if not exploded or not cell.super_weights:
+        return []
+    rounded = cell.sanity is not None and cell.sanity.hooks
+    where = (
+        "the activations are rounded too, so measure a weight-only recipe of the same weights to tell the two apart"
+        if rounded
+        else "look for a matrix that came out wrong, or for blocks far too coarse"
+    )
+    return [f"{exploded}{state}, so the damage is elsewhere: {where}"]
+
+
+def _hidden(asked: str, gates: Sequence[GateResult]) -> list[str]:
+    """Of a model that is as good and yet another one (arXiv:2407.09141)."""
+    quality = [gate for gate in gates if gate.gate.partition(":")[0] in ("perplexity", "zero-shot")]
+    if asked not in ("divergence", "agreement", "flips") or not quality:
+        return []
+    if any(gate.verdict != "PASS" for gate in quality):
+        return []
+    what = {
+        "divergence": "its next-token distributions are not the baseline's",
+        "agreement": "it ranks other tokens first",
+        "flips": "it answers other questions right",
+    }[asked]
+    return [
+        f"perplexity and accuracy hold, but {what}: as good a model and not the same one (arXiv:2407.09141). If it "
+        "must not be told from the uncompressed one, compress less; if it may, this margin is the one to think about"
+    ]
+
+
+def _elsewhere(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[str]:
+    """The best figure of another recipe on the same windows or items of this run."""
+    mine = _figure(cell, gate)
+    if mine is None:
+        return []
+    theirs = [(figure, other) for other in _others(cell, run) if (figure := _figure(other, gate)) is not None]
+    better = [(f, other) for f, other in theirs if f.measured_on == mine.measured_on and f.badness < mine.badness]
+    if not better:
+        return []
+    best, other = min(better, key=lambda pair: pair[0].badness)
+    size = f" at {other.size.compressed_bits_per_weight:.2f} bits a weight" if other.size else ""
+    return [f"in this run {other.recipe} has {best.shown}{size}, and this recipe {mine.shown}"]
+
+
+class _Figure(NamedTuple):
+    badness: float
+    shown: str
+    measured_on: tuple[object, ...]
+
+
+def _figure(cell: CellEvidence, gate: GateResult) -> _Figure | None:
+    kind, _, name = gate.gate.partition(":")
+    if kind == "perplexity" and name in cell.perplexity:
+        text = cell.perplexity[name]
+        return _Figure(text.value, f"perplexity {text.value:.4g}", (text.windows, text.window, text.tokens_sha256))
+    if kind == "zero-shot" and name in cell.zero_shot:
+        task = cell.zero_shot[name]
+        badness = -task.value if task.higher_is_better else task.value
+        return _Figure(badness, f"{task.metric} {task.value:.4f}", (task.metric, task.n))
+    return None
+
+
+def _others(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[CellEvidence]:
+    """Other recipes that compress the same model."""
+    return [
+        other
+        for other in run
+        if other.model == cell.model
+        and other.recipe != cell.recipe
+        and not str(other.recipe_parameters.get("kind")).startswith(_EXPERIMENTS)
+    ]
+
+
+def _undecided(gate: GateResult, sizes: Mapping[str, int | None]) -> list[str]:
+    windows = gate.gate.partition(":")[0] in ("perplexity", "divergence", "agreement")
+    what = "windows" if windows else "items"
+    if gate.n is not None and gate.planned is not None and gate.n < gate.planned:
+        return []  # not pursued, since the cell was decided without it: what decided it comes first
+    if gate.needed is None:
+        return [
+            f"no number of {what} within reach would decide: what is lost lies at the margin. Settle whether a loss of "
+            "that size is acceptable, or compress less"
+        ]
+    if gate.n is not None and gate.needed <= gate.n:
+        text = f"{gate.needed} {what} decide this four times in five if the loss seen is the true one; {gate.n} did not"
+        return [f"{text}: measure more of them"]
+    text = f"about {gate.needed} {what} would decide if the loss and the spread seen are the true ones"
+    text += f", and {gate.n} were measured" if gate.n is not None else ""
+    enough = next((tier for tier, size in sizes.items() if size is None or size >= gate.needed), None)
+    if enough is not None:
+        size = sizes[enough]
+        return [f"{text}: --superweight-tier {enough} measures {'all there are' if size is None else size}"]
+    key = "windows" if windows else "limit"
+    return [f"{text}: raise {key} in a tier card of your own"]
+
+
+def _too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[str]:
+    """Why a candidate may look better than the model it was made from."""
+    baseline = next((other for other in run if other.model == cell.model and other.role == "baseline"), None)
+    for key, what in (("content_hash", "checkpoint"), ("compute_dtype", "arithmetic"), ("dtype", "dtype")):
+        ours, theirs = cell.checkpoint.get(key), (baseline.checkpoint if baseline else {}).get(key)
+        if ours and theirs and ours != theirs:
+            return [f"the baseline is of another {what} ({theirs}, and here {ours}): measure both on the same"]
+    corpus = cell.recipe_parameters.get("calibration_corpus")
+    if corpus and gate.gate.partition(":")[2] == corpus:
+        return [f"the recipe is calibrated on '{corpus}', which this gate measures: gate it on another text"]
+    if cell.sanity is not None and not cell.sanity.changed and not cell.sanity.hooks:
+        return ["nothing was compressed, so the two figures should be the same: run it again"]
+    return [
+        "rounding seldom helps by more than chance: check that baseline and candidate are what they say, and that "
+        "neither was made with the text that is measured"
+    ]
+
+
+def _and(names: Sequence[str]) -> str:
+    shown = [*names[:_LISTED], *([f"{len(names) - _LISTED} more"] if len(names) > _LISTED else [])]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

@@ -1,0 +1,192 @@
+"""Which answers changed, and where text got harder: the items and windows behind a figure.
+
+Flips are those of Dutta et al., *Accuracy is Not All You Need* (arXiv:2407.09141): two models of the same accuracy may
+answer many questions differently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from superweight.evidence.measured import Perplexity, ZeroShot, item_key
+from superweight.verdict.answers import Answer, Item, answer, log_likelihoods, one_line
+
+_TEXT = 80  # characters of a question, of one line of a report
+_ANSWER = 40
+
+
+class Flip(NamedTuple):
+    """One item that is answered differently under the candidate.
+
+    Attributes:
+        doc_id: lm-eval's number of the item.
+        text: the end of the question, one line of at most 80 characters.
+        before: the baseline's answer, one short line.
+        after: the candidate's.
+        was_right: whether the baseline's was right; None if the item does not say.
+        is_right: whether the candidate's is.
+        shift: by how much the new answer gained on the old one in log-likelihood, nats; infinite if one of them is
+            impossible under one of the models, None of generated text, which has none.
+    """
+
+    doc_id: int
+    text: str
+    before: str
+    after: str
+    was_right: bool | None
+    is_right: bool | None
+    shift: float | None
+
+    @property
+    def direction(self) -> str:
+        """`right → wrong`, `wrong → right`, `wrong → wrong`; `?` stands for what is not known."""
+        words = {True: "right", False: "wrong", None: "?"}
+        return f"{words[self.was_right]} → {words[self.is_right]}"
+
+
+class WindowLoss(NamedTuple):
+    """A window of text under both models.
+
+    Attributes:
+        window: its place in the text.
+        before: the baseline's mean negative log-likelihood, nats a token.
+        after: the candidate's.
+    """
+
+    window: int
+    before: float
+    after: float
+
+    @property
+    def loss(self) -> float:
+        """What the candidate lost, nats a token."""
+        return self.after - self.before
+
+
+def flips(baseline: ZeroShot, candidate: ZeroShot) -> list[Flip]:
+    """Items whose chosen answer changed, the largest shift first.
+
+    Generated text counts where its score changed too: hardly any stays the same to the letter.
+
+    Args:
+        baseline: the uncompressed model's items.
+        candidate: the compressed model's; items that only one of the two has are left out.
+
+    """
+    found = []
+    for theirs, ours, before, after in _both(baseline, candidate):
+        generated = isinstance(before.chosen, str)
+        if before.chosen == after.chosen or (generated and before.right == after.right):
+            continue
+        old, new = _apart(before.words, after.words)
+        text = _shortened(one_line(str(theirs.get("text", "")))[::-1], _TEXT)[::-1]  # what a question ends with matters
+        shift = _shift(theirs, ours, before, after)
+        found.append(Flip(int(theirs["doc_id"]), text, old, new, before.right, after.right, shift))
+    return sorted(found, key=lambda flip: -math.inf if flip.shift is None else flip.shift, reverse=True)
+
+
+def compared(baseline: ZeroShot, candidate: ZeroShot) -> int:
+    """How many items both models have an answer to, which is the n of a share of flips."""
+    return sum(1 for _ in _both(baseline, candidate))
+
+
+def directions(found: Iterable[Flip]) -> dict[str, int]:
+    """How many flips went each way, by `Flip.direction`; the three that are known both ways are always there."""
+    counts = {"right → wrong": 0, "wrong → right": 0, "wrong → wrong": 0}
+    for flip in found:
+        counts[flip.direction] = counts.get(flip.direction, 0) + 1
+    return counts
+
+
+def describe(found: Sequence[Flip], most: int = 5) -> str:
+    """A line of counts, and one for each of the first few flips.
+
+    Args:
+        found: as `flips` returns them.
+        most: how many are listed.
+
+    """
+    if not found:
+        return "no answer changed"
+    counts = ", ".join(f"{count} {way}" for way, count in directions(found).items() if count)
+    head = f"{len(found)} answer{'' if len(found) == 1 else 's'} changed: {counts}"
+    lines = [
+        f"item {flip.doc_id} ({flip.direction}{_gained(flip.shift)}): {flip.text} | {flip.before} → {flip.after}"
+        for flip in found[:most]
+    ]
+    return "\n".join([head + ("; the largest shifts:" if 0 < most < len(found) else ""), *lines])
+
+
+def worst_windows(baseline: Perplexity, candidate: Perplexity, most: int = 5) -> list[WindowLoss]:
+    """Windows that both models were scored on, the largest loss first.
+
+    Args:
+        baseline: the uncompressed model's windows.
+        candidate: the compressed model's; a window that only one of the two has, or on which neither has a finite
+            likelihood, is left out.
+        most: how many are returned.
+
+    """
+    before, after = baseline.by_window(baseline.nll), candidate.by_window(candidate.nll)
+    found = [WindowLoss(window, before[window], after[window]) for window in sorted(before.keys() & after.keys())]
+    told = [one for one in found if not math.isnan(one.loss)]
+    return sorted(told, key=lambda one: one.loss, reverse=True)[:most]
+
+
+def describe_windows(windows: Iterable[WindowLoss]) -> str:
+    """One line a window, with its place in the text and nats a token."""
+    return "\n".join(
+        f"window {one.window}: {one.before:.3f} → {one.after:.3f} nats a token ({one.loss:+.3f})" for one in windows
+    )
+
+
+def _both(baseline: ZeroShot, candidate: ZeroShot) -> Iterator[tuple[Item, Item, Answer, Answer]]:
+    """Items that both models have, and both answers, where both can be told."""
+    ours = {item_key(item): item for item in candidate.items if "doc_id" in item and "doc_hash" in item}
+    for theirs in baseline.items:
+        if not ("doc_id" in theirs and "doc_hash" in theirs and item_key(theirs) in ours):
+            continue
+        item = ours[item_key(theirs)]
+        before, after = answer(theirs, baseline.metric), answer(item, candidate.metric)
+        if before is not None and after is not None:
+            yield theirs, item, before, after
+
+
+def _shift(theirs: Item, ours: Item, before: Answer, after: Answer) -> float | None:
+    """(new − old) under the candidate, less the same under the baseline; of one continuation, its own change."""
+    if isinstance(before.chosen, str) or isinstance(after.chosen, str):
+        return None
+    (_, base), (_, found) = log_likelihoods(theirs), log_likelihoods(ours)
+    if len(base) != len(found):
+        return None
+
+    def gain(chosen: int) -> float:
+        if len(found) == 1 and chosen == -1:
+            return 0.0  # whatever else greedy decoding gives was not scored
+        return found[chosen] - base[chosen] if chosen >= 0 else math.nan
+
+    shift = gain(after.chosen) - gain(before.chosen)
+    return shift if math.isfinite(shift) else math.inf
+
+
+def _gained(shift: float | None) -> str:
+    if shift is None:
+        return ""
+    return f", {shift:+.2f} nats" if math.isfinite(shift) else ", impossible under one model"
+
+
+def _apart(one: str, other: str) -> tuple[str, str]:
+    """Two answers cut to what fits, from where they begin to differ if they are long."""
+    if max(len(one), len(other)) > _ANSWER:
+        shorter = min(len(one), len(other))
+        same = next((place for place in range(shorter) if one[place] != other[place]), shorter)
+        start = one.rfind(" ", 0, same) + 1
+        if start:
+            one, other = f"…{one[start:]}", f"…{other[start:]}"
+    return _shortened(one, _ANSWER), _shortened(other, _ANSWER)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

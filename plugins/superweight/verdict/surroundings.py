@@ -1,0 +1,104 @@
+"""What differs around two runs: checkpoint, machine, libraries; and whether the uncompressed model felt it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from superweight.evidence.measured import Noise, Record
+from superweight.evidence.snapshot import Snapshot
+from superweight.verdict.paired import Paired, finite, mean
+
+_SIGMAS = 3.0  # beyond the noise by chance: less than three figures in a thousand
+
+
+class Surrounding(Record):
+    """Something that figures may depend on, and that is not the same in both runs."""
+
+    name: str = Field(description="`tier`, `checkpoint content_hash`, `torch`, `device`, …")
+    before: str
+    after: str
+
+    def describe(self) -> str:
+        """In one phrase."""
+        return f"{self.name} {self.before or 'none'} → {self.after or 'none'}"
+
+
+def surroundings(before: Snapshot, after: Snapshot) -> list[Surrounding]:
+    """Tier, checkpoint, machine and library versions, as far as they differ."""
+
+    def told(snapshot: Snapshot) -> dict[str, str]:
+        identity = {f"checkpoint {name}": str(value) for name, value in snapshot.checkpoint.model_dump().items()}
+        return {"tier": snapshot.tier, **identity, **snapshot.environment}
+
+    ours, theirs = told(before), told(after)
+    names = dict.fromkeys([*ours, *theirs])
+    return [
+        Surrounding(name=name, before=ours.get(name, ""), after=theirs.get(name, ""))
+        for name in names
+        if ours.get(name, "") != theirs.get(name, "")
+    ]
+
+
+def environment_alarms(before: Snapshot, after: Snapshot) -> list[str]:
+    """Where the same checkpoint, uncompressed, gives another figure than before.
+
+    The mean difference on the windows or items that both runs have is held against three standard errors, beside the
+    offset, of the A/A repeats of either run; where no repeat was made, against three of its own standard errors.
+
+    Returns:
+        one sentence a figure; empty if the checkpoint is another one, since then figures may differ.
+
+    """
+    same = before.checkpoint.content_hash and before.checkpoint.content_hash == after.checkpoint.content_hash
+    if not same:
+        return []
+    changed = ", ".join(one.describe() for one in surroundings(before, after))
+    cause = f"what differs around the runs: {changed}" if changed else "nothing that was recorded around them differs"
+    alarms = []
+    for gate, figure in _baseline_figures(before, after):
+        losses = figure.losses
+        if not losses or not finite(losses):
+            continue
+        noise = after.noise.get(gate) or before.noise.get(gate)
+        allowed = _allowed(losses, noise)
+        if abs(mean(losses)) > allowed:
+            heard = f"its A/A repeat ({noise.variation})" if noise else "its own scatter"
+            unit = "nats a token" if figure.kind == "perplexity" else "of the score"
+            alarms.append(
+                f"the uncompressed model, the same checkpoint, gives another figure: {figure.summary()} over "
+                f"{len(losses)} {figure.unit}, {mean(losses):+.3g} {unit} of loss where {heard} allows "
+                f"{allowed:.3g}; {cause}"
+            )
+    return alarms
+
+
+def _allowed(losses: list[float], noise: Noise | None) -> float:
+    n = len(losses)
+    if noise is None:
+        return _SIGMAS * _sd(losses) / math.sqrt(n)
+    return abs(noise.mean) + _SIGMAS * noise.sd * math.sqrt(1 / n + 1 / max(noise.n, 1))
+
+
+def _sd(values: list[float]) -> float:
+    average = mean(values)
+    return math.sqrt(math.fsum((value - average) ** 2 for value in values) / max(len(values) - 1, 1))
+
+
+def _baseline_figures(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, Paired]]:
+    """The uncompressed model's figures that are of the same text and the same metric."""
+    for recipe, new in after.cells.items():
+        old = before.cells.get(recipe)
+        if old is None or new.role != "baseline" or old.role != "baseline":
+            continue
+        for corpus, one in old.perplexity.items():
+            other = new.perplexity.get(corpus)
+            if other is not None and (one.tokens_sha256, one.window) == (other.tokens_sha256, other.window):
+                yield f"perplexity:{corpus}", Paired.of_corpus(corpus, one, other, same_key=False)
+        for task, ours in old.zero_shot.items():
+            theirs = new.zero_shot.get(task)
+            if theirs is not None and ours.metric == theirs.metric:
+                scores = before.scores(recipe, task), after.scores(recipe, task)
+                yield f"zero-shot:{task}", Paired.of_task(task, (ours, theirs), scores, same_key=False)
