@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from pytest_superweight.cell_under_test import CellUnderTest
-from superweight.errors import GateFailure, Inconclusive
+from superweight.errors import GateFailure, Inconclusive, Suspicious, Waived
 from superweight.verdict import GateResult, JudgedCell
 
 
@@ -14,6 +14,8 @@ def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool 
 
     References inform; controls are enforced as whole cells by `enforce_control`. What could not be measured is red in
     every role.
+
+    A failure that is waived warns, and so does a figure that is too good to be true.
 
     Raises:
         GateFailure: REGRESSION or INFRA, or INCONCLUSIVE where the tier says that is red.
@@ -24,6 +26,12 @@ def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool 
     if gate.verdict == "INFRA":
         raise GateFailure(text)
     if cell.role not in ("candidate", "baseline"):
+        return
+    if gate.flags:
+        warnings.warn(Suspicious(text), stacklevel=2)
+    if gate.waiver is not None:
+        told = f"waived until {gate.waiver['expires']} ({gate.waiver['ticket']}): {gate.waiver['why']}\n{text}"
+        warnings.warn(Waived(told), stacklevel=2)
         return
     if gate.verdict == "REGRESSION" or (gate.verdict == "INCONCLUSIVE" and inconclusive_is_red):
         raise GateFailure(text)

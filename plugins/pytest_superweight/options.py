@@ -39,11 +39,24 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="gate with this recipe: a card id or a TOML file; may be repeated; replaces the tier's recipes",
     )
+    group.addoption(
+        "--superweight-store",
+        metavar="DIR",
+        help="where measurements are written down as they are taken and found again, and where the history of runs is "
+        "kept; 'none' keeps nothing; default reports/store",
+    )
+    group.addoption(
+        "--superweight-stopping",
+        choices=("on", "off"),
+        help="end a measurement as soon as its verdict is valid; default: the tier's",
+    )
     parser.addini(
         "superweight_cards", "directories of your own cards, relative to the ini file", type="paths", default=[]
     )
     parser.addini("superweight_tier", "default of --superweight-tier", default="smoke")
     parser.addini("superweight_out", "default of --superweight-out", default="reports/latest")
+    parser.addini("superweight_store", "default of --superweight-store", default="reports/store")
+    parser.addini("superweight_baselines", "where release baselines are kept", default="reports/baselines")
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,9 @@ class Settings:
 
     tier: str
     out: Path
+    store: Path | None
+    baselines: Path
+    stopping: bool | None
     device: str | None
     dtype: str | None
     models: tuple[str, ...]
@@ -71,9 +87,14 @@ class Settings:
         if tier not in TIERS:
             raise pytest.UsageError(f"superweight_tier = {tier!r}: expected one of {', '.join(TIERS)}")
         out = Path(config.getoption("superweight_out") or config.getini("superweight_out"))
+        store = config.getoption("superweight_store") or config.getini("superweight_store")
+        stopping = config.getoption("superweight_stopping")
         return cls(
             tier=tier,
-            out=out if out.is_absolute() else config.rootpath / out,
+            out=config.rootpath / out,
+            store=None if store == "none" else config.rootpath / store,
+            baselines=config.rootpath / config.getini("superweight_baselines"),
+            stopping=None if stopping is None else stopping == "on",
             device=config.getoption("superweight_device"),
             dtype=config.getoption("superweight_dtype"),
             models=tuple(config.getoption("superweight_model")),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_superweight.junit import add_properties
 from pytest_superweight.options import Settings, add_options
 from pytest_superweight.ordering import cell_of, is_empty, sort_by_cell
 from pytest_superweight.session import KEY, GateSession
@@ -130,9 +131,14 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A worker hands its evidence to the controller; the controller judges the run and writes it."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+    """A worker hands its evidence to the controller; the controller judges the run before others write of it."""
+    _finish(session, exitstatus)
+    return (yield)
+
+
+def _finish(session: pytest.Session, exitstatus: int) -> None:
     gate = session.config.stash[KEY]
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
@@ -150,7 +156,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     except InfraError as error:
         gate.unwritten = str(error)
         verdict = "INFRA"
-    if exitstatus == pytest.ExitCode.OK and verdict in ("REGRESSION", "INFRA"):
+    if gate.document is not None:
+        add_properties(session.config, gate.document)
+    red = ("REGRESSION", "INFRA", "INCONCLUSIVE") if gate.tier.inconclusive_is_red else ("REGRESSION", "INFRA")
+    if exitstatus == pytest.ExitCode.OK and verdict in red:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -173,7 +182,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if document is None:
         return
     from superweight.report import terminal_table
-    from superweight.report.markdown import headline
+    from superweight.report.markdown import headline, spent
 
     terminalreporter.section("compression gates")
     terminalreporter.write_line(terminal_table(document))
@@ -182,5 +191,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(headline(document), bold=True, **colour)
     for reason in document.reasons[:10]:
         terminalreporter.write_line(f"  {' '.join(reason.splitlines())}")
+    if told := spent(document):
+        terminalreporter.write_line(told)
+    for line in document.look_back.lines:
+        terminalreporter.write_line(line)
     where = f"no report: {gate.unwritten}" if gate.unwritten else f"report: {gate.settings.out / 'report.html'}"
     terminalreporter.write_line(where)

@@ -23,12 +23,19 @@ def selected_cells(settings: Settings, library: Library, arguments: Sequence[str
     `-k mistral` selects Mistral in any tier, and `-k smollm2` keeps to the embedded model in the smoke tier.
 
     Raises:
-        CardError: a model or recipe that does not exist.
+        CardError: a model or recipe that does not exist, or two gate cards that compete for one gate of this run.
 
     """
     tier = library.tiers[settings.tier]
-    models, recipes = _models(settings, library, tier, arguments), _recipes(settings, library, tier)
-    return list(cells(library, _distinct(models), _distinct(recipes)))
+    models = _distinct(_models(settings, library, tier, arguments))
+    recipes = _distinct(_recipes(settings, library, tier))
+    library.book.check(
+        [card.id for card in models],
+        [card.id for card in recipes],
+        [entry.corpus for entry in tier.perplexity],
+        [entry.task for entry in tier.tasks],
+    )
+    return list(cells(library, models, recipes))
 
 
 def _distinct(cards: Sequence[Card]) -> list[Card]:

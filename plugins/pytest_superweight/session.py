@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_superweight.options import Settings
+from pytest_superweight.options import TIERS, Settings
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
     from superweight.cards import Cell, Library, TierCard, TierPerplexity, TierTask
     from superweight.evidence import CellEvidence
     from superweight.measure import Workbench
     from superweight.report import RunDocument
-    from superweight.verdict import JudgedCell
+    from superweight.verdict import JudgedCell, Rules
 
 KEY: pytest.StashKey[GateSession] = pytest.StashKey()
 
@@ -66,29 +66,69 @@ class GateSession:
     @cached_property
     def workbench(self) -> Workbench:
         """Where cells are measured; made, with torch, when the first cell runs."""
+        from superweight.evidence import Store
         from superweight.measure import Workbench, default_device, share_cores
 
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
         share_cores(min(workers, len(self.asked)))
         device = self.settings.device or default_device(worker)
-        bench = Workbench(self.library, self.evidence, device=device, dtype=self.settings.dtype)
+        bench = Workbench(
+            self.library,
+            self.evidence,
+            device=device,
+            dtype=self.settings.dtype,
+            store=None if self.settings.store is None else Store(self.settings.store, waiting=_say),
+            stop=self._decided,
+        )
         for model, entries in self.asked.items():
             bench.plan(model, entries)
         return bench
 
     @property
-    def gate_cards(self) -> dict[str, Any]:
-        """The gate card of each kind."""
-        return {card.kind: card for card in self.library.gates.values()}
+    def rules(self) -> Rules:
+        """By what this run is judged."""
+        from superweight.verdict import Rules
+
+        sequential = self.tier.sequential if self.settings.stopping is None else self.settings.stopping
+        return Rules(
+            book=self.library.book,
+            today=datetime.fromisoformat(self.started).date(),
+            sequential=sequential,
+            planned=self._quality_gates,
+            sizes=tier_sizes(self.library.tiers),
+        )
 
     def judged(self, cell_id: str) -> JudgedCell:
         """A cell as far as it has been measured."""
         from superweight.verdict import gates_of, judge_cell
 
         evidence = self.evidence[cell_id]
-        baseline = next((e for e in self.evidence.values() if e.model == evidence.model and e.role == "baseline"), None)
-        return judge_cell(evidence, gates_of(evidence, baseline, self.gate_cards))
+        gates = gates_of(evidence, self._baseline_of(evidence), self.rules, list(self.evidence.values()))
+        return judge_cell(evidence, gates)
+
+    def _decided(self, evidence: CellEvidence, gate: str) -> bool:
+        from superweight.verdict import decided
+
+        baseline = self._baseline_of(evidence)
+        return baseline is not None and decided(evidence, gate, baseline, self.rules)
+
+    def _baseline_of(self, evidence: CellEvidence) -> CellEvidence | None:
+        return next((e for e in self.evidence.values() if e.model == evidence.model and e.role == "baseline"), None)
+
+    @property
+    def _quality_gates(self) -> dict[str, int]:
+        """How many gates that can be wrong by chance each cell but the baseline is asked."""
+        from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
+
+        kinds = {"perplexity": CORPUS_KINDS, "zero-shot": TASK_KINDS}
+        count: dict[str, int] = {}
+        for cell, gate in self.wanted:
+            asked, _, of = gate.partition(":")
+            model, _, recipe = cell.partition("/")
+            cards = [self.library.book.gate(kind, model, recipe, of) for kind in kinds.get(asked, ())]
+            count[cell] = count.get(cell, 0) + sum(card is not None for card in cards)
+        return {cell: gates for cell, gates in count.items() if not cell.endswith("/baseline")}
 
     def begin(self) -> None:
         """Our tests are about to run: what an earlier run left must not be taken for this one's."""
@@ -174,9 +214,10 @@ class GateSession:
         Raises:
             InfraError: the directory cannot be written; the judgement is in `document` all the same.
         """
-        from superweight.report import RunInfo, build_document, write_run
+        from superweight.report import RunInfo, build_document, look_back, snapshots_of, write_run
 
         self._miss()
+        self.outside += self._lacking()
         order = {cell.id: index for index, cell in enumerate(self.matrix)}
         cells = [self.judged(cell_id) for cell_id in sorted(self.evidence, key=lambda i: order.get(i, len(order)))]
         run = RunInfo(
@@ -189,9 +230,47 @@ class GateSession:
             environment=_environment(self.evidence.values()),
             left_out=self._left_out(),
         )
+        evidence = [cell.evidence for cell in cells]
         self.document = build_document(run, cells, self.outside)
-        write_run(self.settings.out, self.document, [cell.evidence for cell in cells])
+        self.document.look_back = look_back(
+            self.document,
+            snapshots_of(self.document, evidence),
+            self.library.book.gate,
+            baselines=self.settings.baselines,
+            store=self.settings.store,
+        )
+        write_run(self.settings.out, self.document, evidence)
         return self.document.verdict
+
+    def _lacking(self) -> list[str]:
+        """What the tier requires and this run did not measure: a green run must have seen it."""
+        ran = list(self.evidence)
+        problems = [
+            f"{cell}: the {self.tier.id} tier requires this cell, and it was not measured: deselected, skipped or "
+            "left out by an option"
+            for cell in self.tier.missing(ran)
+        ]
+        required = set(self.tier.required_of(dict.fromkeys(cell.partition("/")[0] for cell in ran)))
+        return problems + [
+            f"{line}: the {self.tier.id} tier requires this cell whole, and this was not asked for"
+            for line in self._left_out()
+            if line.partition(" ")[0] in required
+        ]
+
+
+def tier_sizes(tiers: Mapping[str, TierCard]) -> dict[str, dict[str, int | None]]:
+    """Windows or items of each gate by tier, smaller tiers first."""
+    sizes: dict[str, dict[str, int | None]] = {}
+    for name in TIERS:
+        for corpus in tiers[name].perplexity:
+            sizes.setdefault(f"perplexity:{corpus.corpus}", {})[name] = corpus.windows
+        for task in tiers[name].tasks:
+            sizes.setdefault(f"zero-shot:{task.task}", {})[name] = task.limit
+    return sizes
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.__stderr__)
 
 
 def _missing(evidence: CellEvidence, gate: str) -> bool:

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        0 on success, 2 if something could not be done, with the reason on standard error.
+        0 on success, 1 if the answer is no, 2 if something could not be done, with the reason on standard error.
 
     """
     options = _parser().parse_args(arguments)
@@ -64,6 +64,33 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directory", type=Path, metavar="DIR")
     report.set_defaults(run=_report)
 
+    compare = commands.add_parser(
+        "compare",
+        help="what changed between two runs: exit code 0 nothing is shown to be worse, 1 worse, 2 cannot be compared",
+    )
+    compare.add_argument("before", type=Path, metavar="A", help="a run directory, its evidence.json, or a baseline")
+    compare.add_argument("after", type=Path, metavar="B", help="likewise")
+    compare.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        metavar="DIR",
+        help="where compare.md and compare.json go; default B, if a directory",
+    )
+    compare.set_defaults(run=_compare)
+
+    baseline = commands.add_parser("baseline", help="make a run the release baseline that later runs are held against")
+    baseline.add_argument("directory", type=Path, metavar="RUN", help="a run directory")
+    baseline.add_argument(
+        "--baselines",
+        type=Path,
+        default=Path("reports/baselines"),
+        metavar="DIR",
+        help="where baselines are kept, as TIER/MODEL.json; default reports/baselines",
+    )
+    baseline.add_argument("--force", action="store_true", help="also if the run is red, or a part of its tier")
+    baseline.set_defaults(run=_baseline)
+
     schema = commands.add_parser("schema", help="print the JSON Schema of evidence.json")
     schema.set_defaults(run=_schema)
     return parser
@@ -71,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _cards(options: argparse.Namespace) -> int:
     library = load_library(options.cards)
-    for name in ("models", "recipes", "corpora", "tasks", "gates", "tiers"):
+    for name in ("models", "recipes", "corpora", "tasks", "gates", "waivers", "tiers"):
         print(f"{name}:")
         for identifier, card in getattr(library, name).items():
             print(f"  {identifier:40} {getattr(card, 'title', '')}")
@@ -115,6 +142,31 @@ def _report(options: argparse.Namespace) -> int:
     render(options.directory, document)
     print(options.directory / "report.html")
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from superweight.report.comparison import EXIT_CODES, compare_runs
+    from superweight.report.comparison_text import comparison_text, write_comparison
+    from superweight.report.run_snapshots import read_snapshots
+
+    before, after = read_snapshots(options.before), read_snapshots(options.after)
+    gates = load_library(options.cards).book.gate
+    comparison = compare_runs(before, after, gates, names=(str(options.before), str(options.after)))
+    print(comparison_text(comparison), end="")
+    out = options.out or (options.after if options.after.is_dir() else None)
+    if out is not None:
+        write_comparison(out, comparison)
+        print(out / "compare.md")
+    return EXIT_CODES.get(comparison.verdict, 0)
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from superweight.report.promote import promote_run
+
+    gates = load_library(options.cards).book.gate
+    promoted, text = promote_run(options.directory, options.baselines, gates, force=options.force)
+    print(text, end="")
+    return 0 if promoted else 1
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -51,3 +51,11 @@ class GateFailure(AssertionError):  # noqa: N818 - an outcome, not an error
 
 class Inconclusive(UserWarning):
     """A gate that the measured items cannot decide."""
+
+
+class Suspicious(UserWarning):
+    """A figure that is better than it can be."""
+
+
+class Waived(UserWarning):
+    """A gate that failed, and that somebody answers for."""

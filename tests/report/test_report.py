@@ -1,5 +1,6 @@
 """Reports from evidence made by hand: the document, its schema, Markdown, HTML, and hostile strings."""
 
+import datetime
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from superweight.cards import load_library
 from superweight.errors import InfraError
 from superweight.evidence import CellEvidence, Failure, Perplexity, Sanity, Size, StoredWeight, ZeroShot
 from superweight.report import (
@@ -21,16 +23,14 @@ from superweight.report import (
     write_run,
 )
 from superweight.report.markdown import render_markdown
-from superweight.verdict import gates_of, judge_cell
+from superweight.verdict import Rules, gates_of, judge_cell
 
 HOSTILE = "<script>alert('x')</script>|`"
 
 
 @pytest.fixture(scope="module")
-def cards():
-    from superweight.cards import load_library
-
-    return {card.kind: card for card in load_library().gates.values()}
+def rules():
+    return Rules(book=load_library().book, today=datetime.date(2026, 1, 31))
 
 
 def perplexity(value, corpus="wiki"):
@@ -63,7 +63,7 @@ def weight(survived):
 
 
 @pytest.fixture
-def document(cards):
+def document(rules):
     sanity = Sanity(declared=["w"], changed=["w"], undeclared=[], unchanged=[])
     size = Size(compressed_bits_per_weight=4.5, model_bits_per_weight=9.0)
     base = CellEvidence(model="m", recipe="baseline", role="baseline", why=HOSTILE)
@@ -78,7 +78,7 @@ def document(cards):
     bad.perplexity = {"wiki": perplexity(math.inf)}
     lost = CellEvidence(model=HOSTILE, recipe="w8a8", role="reference")
     lost.failures.append(Failure(stage="checkpoint", reason="offline", message=f"no network {HOSTILE}"))
-    cells = [judge_cell(cell, gates_of(cell, base, cards)) for cell in (base, good, bad, lost)]
+    cells = [judge_cell(cell, gates_of(cell, base, rules)) for cell in (base, good, bad, lost)]
     run = RunInfo(started="2026-01-31T00:00:00+00:00", tier="smoke", command=HOSTILE, environment={"device": "cpu"})
     return build_document(run, cells)
 

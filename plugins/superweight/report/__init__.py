@@ -12,6 +12,8 @@ from superweight.report.document import (
     strict_json,
     to_json,
 )
+from superweight.report.looking_back import look_back
+from superweight.report.run_snapshots import snapshots_of
 from superweight.report.table import terminal_table
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "RunInfo",
     "build_document",
     "json_schema",
+    "look_back",
     "read_document",
     "render",
+    "snapshots_of",
     "strict_json",
     "terminal_table",
     "to_json",

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from superweight.errors import InfraError
 from superweight.evidence.measured import CellEvidence, Record, Verdict
+from superweight.report.retrospect import LookBack
 from superweight.verdict import GateResult, JudgedCell, judge_run
 
 SCHEMA_VERSION = "1.0"
@@ -46,6 +47,7 @@ class RunDocument(Record):
     verdict: Verdict
     reasons: list[str] = Field(default_factory=list, description="what drove the verdict")
     cells: list[CellDocument] = Field(default_factory=list)
+    look_back: LookBack = Field(default_factory=LookBack, description="against the release and the runs before")
 
 
 def build_document(run: RunInfo, cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunDocument:

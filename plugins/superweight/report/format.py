@@ -54,6 +54,29 @@ def _percent(ratio: float) -> str:
     return f"{percent:+.1f}" if abs(percent) < 1000 else f"{percent:+.2g}"
 
 
+def count(gate: GateResult) -> str:
+    """Windows or items, out of how many if it stopped early."""
+    if gate.n is None:
+        return ""
+    return f"{gate.n} of {gate.planned}" if gate.planned is not None and gate.n < gate.planned else str(gate.n)
+
+
+def detectable(gate: GateResult) -> str:
+    """The smallest true change that the gate would have called a regression four times in five."""
+    if gate.detectable is None or not math.isfinite(gate.detectable):
+        return ""
+    if gate.kind == "perplexity":
+        return f"{100 * gate.detectable:+.1f} %"
+    return f"{gate.detectable:+.3g}" if gate.kind == "divergence" else f"{100 * gate.detectable:+.1f} pt"
+
+
+def verdict_text(gate: GateResult) -> str:
+    """The verdict with its symbol; a waived one says so, and a figure that is odd has a mark."""
+    text = f"{SYMBOLS[gate.verdict]} {gate.verdict}"
+    text += " (waived)" if gate.waiver is not None else ""
+    return text + (" (odd)" if gate.flags else "")
+
+
 def margin(gate: GateResult) -> str:
     """The accepted loss, as it is compared."""
     if gate.margin is None:

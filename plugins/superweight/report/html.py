@@ -5,8 +5,17 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from superweight.report.document import RunDocument
-from superweight.report.format import SYMBOLS, difference, margin, number, verdict_label
-from superweight.report.markdown import counts, headline
+from superweight.report.format import (
+    SYMBOLS,
+    count,
+    detectable,
+    difference,
+    margin,
+    number,
+    verdict_label,
+    verdict_text,
+)
+from superweight.report.markdown import counts, headline, spent
 from superweight.report.table import cell_rows
 
 
@@ -24,6 +33,7 @@ def render_html(document: RunDocument) -> str:
         headline=headline(document),
         device=document.run.environment.get("device", ""),
         counts=counts(document),
+        spent=spent(document),
         notes=sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}),
         cells=table,
         cell_records=records,
@@ -32,4 +42,7 @@ def render_html(document: RunDocument) -> str:
         number=number,
         difference=difference,
         margin=margin,
+        count=count,
+        detectable=detectable,
+        verdict_text=verdict_text,
     )

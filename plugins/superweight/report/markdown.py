@@ -31,6 +31,17 @@ def counts(document: RunDocument) -> str:
     return ", ".join(f"{n} {role} {verdict}" for (role, verdict), n in sorted(found.items()))
 
 
+def spent(document: RunDocument) -> str:
+    """How many windows and items the compressed models were measured on, and how many that saved."""
+    parts = []
+    for kind, unit in (("perplexity", "windows"), ("zero-shot", "items")):
+        gates = [g for cell in document.cells if cell.role != "baseline" for g in cell.gates if g.kind == kind]
+        used, planned = sum(g.n or 0 for g in gates), sum(g.planned or g.n or 0 for g in gates)
+        if used < planned:
+            parts.append(f"{used:,} of {planned:,} {unit}")
+    return f"Measured {' and '.join(parts)}; the rest would have changed no verdict." if parts else ""
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("<", "&lt;")
 
@@ -44,12 +55,15 @@ def render_markdown(document: RunDocument) -> str:
         f"commit {run.commit}" if run.commit else "",
         run.environment.get("device", ""),
     ]
-    lines = [f"# {headline(document)}", "", " · ".join(fact for fact in facts if fact), "", counts(document), ""]
+    head = [f"# {headline(document)}", " · ".join(fact for fact in facts if fact), counts(document), spent(document)]
+    lines = [line for text in head if text for line in (text, "")]
     if document.reasons:
         lines += ["## Why", "", *[f"- {_one_line(reason)}" for reason in document.reasons[:20]], ""]
     if run.left_out:
         shown = ", ".join(run.left_out[:6]) + (", …" if len(run.left_out) > 6 else "")
         lines += [f"Not asked for in this run ({len(run.left_out)}): {shown}", ""]
+    if document.look_back.lines:
+        lines += ["## Against earlier runs", "", *[f"- {_one_line(line)}" for line in document.look_back.lines], ""]
     if document.cells:
         lines += ["## Cells", "", markdown_table(cell_rows(document)), ""]
     lines += [

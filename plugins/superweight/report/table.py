@@ -8,7 +8,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from superweight.report.document import CellDocument, RunDocument
-from superweight.report.format import SYMBOLS, difference, margin, number, verdict_label
+from superweight.report.format import SYMBOLS, count, difference, margin, number, verdict_label, verdict_text
 from superweight.verdict import GateResult
 
 COLUMNS = ("model", "recipe", "role", "bits", "gate", "baseline", "value", "difference", "margin", "n", "verdict")
@@ -29,7 +29,7 @@ def _row(cell: CellDocument, gate: GateResult | None) -> tuple[str, ...]:
     head = (cell.model, cell.recipe, cell.role, bits)
     if gate is None:
         return (*head, "(nothing measured)", "", "", "", "", "", f"{SYMBOLS[cell.verdict]} {cell.verdict}")
-    shown = f"{SYMBOLS[gate.verdict]} {gate.verdict}"
+    shown = verdict_text(gate)
     return (
         *head,
         gate.gate,
@@ -37,7 +37,7 @@ def _row(cell: CellDocument, gate: GateResult | None) -> tuple[str, ...]:
         "" if gate.kind == "sanity" else number(gate.value, gate.metric),
         difference(gate),
         margin(gate),
-        "" if gate.n is None else str(gate.n),
+        count(gate),
         shown if gate.decides else f"({shown})",
     )
 
@@ -56,6 +56,8 @@ def cell_rows(document: RunDocument) -> pd.DataFrame:
         for gate in cell.gates:
             if gate.kind in ("perplexity", "zero-shot"):
                 row[gate.gate.split(":", 1)[-1]] = _figure(gate)
+            if "kl" in gate.details:
+                row["KL " + gate.gate.split(":", 1)[-1]] = f"{gate.details['kl']:.2g}"
         row["verdict"] = f"{SYMBOLS[cell.verdict]} {verdict_label(cell)}"
         table.append(row)
     frame = pd.DataFrame(table).fillna("")

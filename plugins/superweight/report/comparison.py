@@ -1,0 +1,98 @@
+"""Two runs compared: what changed on every model, as one document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from superweight.evidence.measured import Record, Verdict
+from superweight.evidence.snapshot import SNAPSHOT_VERSION, Snapshot
+from superweight.verdict.change import Change, Outcome, overall
+from superweight.verdict.changes import GateLookup, changes
+from superweight.verdict.surroundings import Surrounding, environment_alarms, surroundings
+
+COMPARISON_VERSION = "1.0"
+
+EXIT_CODES: dict[Outcome, int] = {"REGRESSION": 1, "CANNOT COMPARE": 2}
+"""Of the command; 0 for the rest."""
+
+
+class Side(Record):
+    """Where one side of a comparison comes from."""
+
+    tier: str
+    taken: str = Field(description="when the run was started")
+    promoted: str = Field(default="", description="when it became the release baseline; empty if it is none")
+    verdict: Verdict
+    commit: str = ""
+    whole: bool = True
+
+
+class ModelComparison(Record):
+    """One model in two runs; a side is missing where a run has not this model."""
+
+    model: str
+    before: Side | None
+    after: Side | None
+    surroundings: list[Surrounding] = Field(default_factory=list, description="checkpoint, machine, libraries")
+    alarms: list[str] = Field(
+        default_factory=list, description="figures of the uncompressed model that changed although it did not"
+    )
+    changes: list[Change] = Field(default_factory=list)
+
+
+class RunComparison(Record):
+    """Two runs."""
+
+    schema_version: str = COMPARISON_VERSION
+    before: str = Field(description="what was compared, as it was named")
+    after: str
+    verdict: Outcome = Field(description="whether the later run is worse")
+    models: list[ModelComparison] = Field(default_factory=list)
+
+
+def compare_runs(
+    before: Sequence[Snapshot],
+    after: Sequence[Snapshot],
+    gates: GateLookup,
+    *,
+    names: tuple[str, str] = ("before", "after"),
+) -> RunComparison:
+    """Compare model by model.
+
+    Args:
+        before: snapshots of the earlier run.
+        after: snapshots of the later run.
+        gates: finds the gate card that sets a margin, as `library.book.gate`.
+        names: what the two are called.
+
+    """
+    ours, theirs = ({snapshot.model: snapshot for snapshot in side} for side in (before, after))
+    models = [_compare(model, ours.get(model), theirs.get(model), gates) for model in dict.fromkeys([*ours, *theirs])]
+    found = [change for model in models for change in model.changes]
+    return RunComparison(before=names[0], after=names[1], verdict=overall(found), models=models)
+
+
+def _compare(model: str, before: Snapshot | None, after: Snapshot | None, gates: GateLookup) -> ModelComparison:
+    both = before is not None and after is not None
+    one, other = before or _nothing(model), after or _nothing(model)
+    return ModelComparison(
+        model=model,
+        before=_side(before),
+        after=_side(after),
+        surroundings=surroundings(one, other) if both else [],
+        alarms=environment_alarms(one, other) if both else [],
+        changes=changes(one, other, gates),
+    )
+
+
+def _nothing(model: str) -> Snapshot:
+    """A run that was not asked for a model: runs measure the models that somebody named."""
+    return Snapshot(schema_version=SNAPSHOT_VERSION, model=model, tier="", taken="", verdict="INFRA", whole=False)
+
+
+def _side(snapshot: Snapshot | None) -> Side | None:
+    if snapshot is None:
+        return None
+    return Side(**{name: getattr(snapshot, name) for name in Side.model_fields})

@@ -1,0 +1,96 @@
+"""What is done when a run ends: it is compared with the release and the run before, and watched for drift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from superweight.errors import InfraError
+from superweight.evidence.snapshot import Snapshot
+from superweight.report.baselines import first_baseline, read_baseline
+from superweight.report.comparison import RunComparison, compare_runs
+from superweight.report.document import RunDocument
+from superweight.report.drift_watch import drift_alarms
+from superweight.report.history import append_run, last_snapshot, read_history
+from superweight.report.retrospect import LookBack
+from superweight.verdict.changes import GateLookup
+from superweight.verdict.drift import FigureAlarm
+
+Earlier = Callable[[Snapshot], Snapshot | None]
+
+
+def look_back(
+    document: RunDocument,
+    snapshots: Sequence[Snapshot],
+    gates: GateLookup,
+    *,
+    baselines: Path,
+    store: Path | None = None,
+) -> LookBack:
+    """Compare a run with the release and the last run, add it to the history, and look for drift.
+
+    No trouble in these stops a run; it is told in `notes`.
+
+    Args:
+        document: of the run, judged.
+        snapshots: of the run, one a model, as `snapshots_of` makes them.
+        gates: finds the gate card that sets a margin.
+        baselines: directory of the release baselines.
+        store: directory of the history; nothing is kept, and neither last run nor drift seen, without one.
+
+    """
+    notes: list[str] = []
+    releases = _earlier(snapshots, lambda one: read_baseline(baselines, one.tier, one.model), notes)
+    last = _earlier(snapshots, lambda one: last_snapshot(store, one.model, one.tier) if store else None, notes)
+    kept = ""
+    try:
+        kept = first_baseline(baselines, document, snapshots)
+    except InfraError as error:
+        notes.append(str(error))
+    return LookBack(
+        baseline=kept,
+        against_release=_compared(releases, snapshots, gates, "release baseline"),
+        against_last=_compared(last, snapshots, gates, "last run"),
+        alarms=[] if store is None else _remembered(document, snapshots, gates, store, releases, notes),
+        notes=notes,
+    )
+
+
+def _earlier(snapshots: Sequence[Snapshot], find: Earlier, notes: list[str]) -> dict[str, Snapshot]:
+    """What came before each model's snapshot, where there is something that can be read."""
+    found = {}
+    for one in snapshots:
+        try:
+            earlier = find(one)
+        except InfraError as error:
+            notes.append(str(error))
+        else:
+            found.update({one.model: earlier} if earlier else {})
+    return found
+
+
+def _compared(
+    earlier: dict[str, Snapshot], snapshots: Sequence[Snapshot], gates: GateLookup, name: str
+) -> RunComparison | None:
+    ours = [one for one in snapshots if one.model in earlier]
+    return compare_runs(list(earlier.values()), ours, gates, names=(name, "this run")) if ours else None
+
+
+def _remembered(
+    document: RunDocument,
+    snapshots: Sequence[Snapshot],
+    gates: GateLookup,
+    store: Path,
+    releases: dict[str, Snapshot],
+    notes: list[str],
+) -> list[FigureAlarm]:
+    alarms: list[FigureAlarm] = []
+    try:
+        append_run(store, document, snapshots, {model: release.taken for model, release in releases.items()})
+        history = read_history(store)
+        notes += history.notes
+        for one in snapshots:
+            alarms += drift_alarms(history.runs, one, releases.get(one.model), gates)
+    except InfraError as error:
+        notes.append(str(error))
+    return alarms

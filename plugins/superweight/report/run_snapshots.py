@@ -1,0 +1,107 @@
+"""Snapshots of a run: from its document, or from whatever of it lies on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from superweight.errors import InfraError
+from superweight.evidence.measured import CellEvidence, ZeroShot
+from superweight.evidence.snapshot import Snapshot, read_snapshot, snapshot_of
+from superweight.report.document import RunDocument, read_document
+
+DOCUMENT = "evidence.json"
+
+
+def snapshots_of(document: RunDocument, evidence: Sequence[CellEvidence] | None = None) -> list[Snapshot]:
+    """One snapshot a model of the run, in the run's order.
+
+    Args:
+        document: of the run.
+        evidence: its cells with their zero-shot items; the document's own if not given, which have them only where
+            they were put there by hand or by `read_run`.
+
+    """
+    cells: Sequence[CellEvidence] = document.cells if evidence is None else evidence
+    run = document.run
+    return [
+        snapshot_of(
+            model,
+            cells,
+            tier=run.tier,
+            taken=run.started,
+            verdict=document.verdict,
+            whole=not run.left_out,
+            commit=run.commit,
+            command=run.command,
+            environment=run.environment,
+        )
+        for model in dict.fromkeys(cell.model for cell in cells)
+    ]
+
+
+def read_snapshots(path: Path) -> list[Snapshot]:
+    """The snapshots in a run directory, in its evidence.json, or in a file that `write_snapshot` wrote.
+
+    Raises:
+        InfraError: no such file, or it is none of these.
+
+    """
+    if path.is_dir() or _is_document(path):
+        return snapshots_of(read_run(path))
+    return [read_snapshot(path)]
+
+
+def read_run(path: Path) -> RunDocument:
+    """A run's document with the score of every zero-shot item, as far as its tables lie beside it.
+
+    A table that is missing, or that is of another run, leaves its figure without items.
+
+    Args:
+        path: the run directory or its evidence.json.
+
+    Raises:
+        InfraError: as `read_document`.
+
+    """
+    document = read_document(path)
+    directory = path if path.is_dir() else path.parent
+    for cell in document.cells:
+        for task, figure in cell.zero_shot.items():
+            figure.items = _items(directory / "items" / cell.model / cell.recipe / f"{task}.csv", figure)
+    return document
+
+
+def _items(table: Path, figure: ZeroShot) -> list[dict[str, object]]:
+    columns = ["doc_id", "doc_hash", figure.metric]
+    try:
+        frame = pd.read_csv(table, usecols=columns, dtype=str, keep_default_na=False)  # Python keeps every digit
+        rows = zip(*(frame[column].tolist() for column in columns), strict=True)
+        items: list[dict[str, object]] = [
+            {"doc_id": doc_id, "doc_hash": doc_hash, figure.metric: _score(score)} for doc_id, doc_hash, score in rows
+        ]
+    except (OSError, ValueError):  # no table, or one without these columns, or without figures in them
+        return []
+    return items if len(items) == figure.n else []
+
+
+def _score(text: str) -> float:
+    """A score as `write_items` writes it: a number, a truth value, or nothing for NaN."""
+    return {"True": 1.0, "False": 0.0, "": float("nan")}[text] if text in ("True", "False", "") else float(text)
+
+
+def _is_document(path: Path) -> bool:
+    """Whether a file is a run's evidence rather than a snapshot; what is neither is told by whoever reads it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InfraError(
+            f"{path}: cannot be read ({error.strerror}); expected a run directory, its {DOCUMENT}, or a baseline.",
+            reason="not-found",
+        ) from error
+    except ValueError:
+        return path.name == DOCUMENT
+    return isinstance(raw, dict) and "run" in raw

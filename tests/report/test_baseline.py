@@ -1,0 +1,94 @@
+"""Release baselines: when a run becomes one, and that nothing else moves it."""
+
+import pytest
+
+from by_hand import BASE, baseline, cell, document, snapshot
+from superweight.errors import InfraError
+from superweight.evidence import Failure
+from superweight.report.baselines import baseline_path, first_baseline, objections, promote, read_baseline
+from superweight.report.run_snapshots import snapshots_of
+
+
+def good(**more):
+    return document(baseline(scores=[1.0] * 8), cell("rtn", nll=BASE, scores=[1.0] * 8), **more)
+
+
+def first(directory, one):
+    return first_baseline(directory, one, snapshots_of(one))
+
+
+def test_the_first_whole_run_becomes_the_baseline_and_the_next_does_not(tmp_path):
+    said = first(tmp_path, good())
+    assert said.startswith("m: first whole run in the smoke tier; kept as release baseline in ")
+    kept = read_baseline(tmp_path, "smoke", "m")
+    assert (kept.commit, bool(kept.promoted)) == ("abc", True)
+    text = baseline_path(tmp_path, "smoke", "m").read_text()
+    assert first(tmp_path, good(started="2026-02-01T00:00:00+00:00")) == ""
+    assert baseline_path(tmp_path, "smoke", "m").read_text() == text
+    assert "kept as release baseline" in first(tmp_path, good(tier="nightly"))
+
+
+def infra():
+    failure = Failure(stage="perplexity:wiki", reason="offline", message="no network")
+    one = good()
+    one.verdict, one.reasons = "INFRA", [f"m/rtn: not measured ({failure.reason}): {failure.message}"]
+    return one
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (good(failed=["rtn"]), "the run is REGRESSION: m/rtn: made up"),
+        (infra(), "the run is INFRA: m/rtn: not measured (offline)"),
+        (good(left_out=["m/rtn zero-shot:sciq", "m/rtn sanity"]), "left out: m/rtn zero-shot:sciq and 1 more"),
+    ],
+)
+def test_a_run_that_is_not_whole_and_good_is_no_baseline(tmp_path, one, words):
+    said = first(tmp_path, one)
+    assert said.startswith("m: no release baseline in the smoke tier yet")
+    assert words in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_undecided_run_may_be_the_first(tmp_path):
+    one = good()
+    one.verdict = "INCONCLUSIVE"
+    assert "kept as release baseline" in first(tmp_path, one)
+    assert read_baseline(tmp_path, "smoke", "m").verdict == "INCONCLUSIVE"
+
+
+def test_a_run_without_its_items_is_no_baseline():
+    one = good()
+    for each in one.cells:
+        each.zero_shot["piqa"].items = []
+    assert objections(one, snapshots_of(one)) == ["items are missing: m/baseline piqa", "items are missing: m/rtn piqa"]
+
+
+def test_every_model_of_a_run_gets_its_own(tmp_path):
+    other = [cell("baseline", "baseline", BASE, model="n"), cell("rtn", nll=BASE, model="n")]
+    promote(tmp_path, snapshot(baseline()))
+    one = document(baseline(), cell("rtn", nll=BASE), *other)
+    assert first(tmp_path, one).startswith("n: first whole run")
+    assert read_baseline(tmp_path, "smoke", "n").model == "n"
+
+
+def test_promoting_writes_when_and_reads_back(tmp_path):
+    path = promote(tmp_path, snapshot(baseline()), when="2026-05-01T00:00:00+00:00")
+    assert path == tmp_path / "smoke" / "m.json"
+    assert read_baseline(tmp_path, "smoke", "m").promoted == "2026-05-01T00:00:00+00:00"
+    assert read_baseline(tmp_path, "nightly", "m") is None
+
+
+def test_a_baseline_of_another_model_is_not_taken_for_this_ones(tmp_path):
+    path = promote(tmp_path, snapshot(baseline()))
+    path.rename(path.with_name("n.json"))
+    with pytest.raises(InfraError, match=r"expected the baseline of n in the smoke tier, found m"):
+        read_baseline(tmp_path, "smoke", "n")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "a/b", ".hidden", "A"])
+def test_a_name_that_is_no_id_never_becomes_a_path(tmp_path, name):
+    with pytest.raises(InfraError, match="is no id"):
+        baseline_path(tmp_path, "smoke", name)
+    with pytest.raises(InfraError, match="is no id"):
+        baseline_path(tmp_path, name, "m")
