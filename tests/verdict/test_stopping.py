@@ -83,6 +83,13 @@ def unfinished(nll, scores=(1.0,) * 3, planned=200, **more):
 THEIRS = baseline(scores=[1.0] * 200)
 
 
+def test_what_was_measured_whole_and_is_undecided_was_pursued():
+    ours = cell(nll=shifted(1.0), scores=[0.0] * 10 + [1.0] * 190)
+    found = gates(ours, THEIRS, rules(sequential=True, planned={"m/rtn": 2}))
+    assert (found[WIKI].verdict, found[PIQA].verdict) == ("REGRESSION", "INCONCLUSIVE")
+    assert "not pursued" not in found[PIQA].message
+
+
 @pytest.mark.parametrize(("shift", "expected"), [(1.0, True), (MARGIN, False), (0.0, False)])
 def test_a_cell_that_another_gate_has_decided_is_not_pursued(shift, expected):
     """Not one that is merely undecided, nor one that has only passed so far."""
@@ -91,6 +98,12 @@ def test_a_cell_that_another_gate_has_decided_is_not_pursued(shift, expected):
     assert decided(ours, PIQA, THEIRS, by) is expected
     message = gates(ours, THEIRS, by)[PIQA].message
     assert ("not pursued, since perplexity:wiki decided the cell" in message) is expected
+
+
+def test_without_sequential_rules_a_decided_cell_is_measured_whole_too():
+    by = rules(sequential=False, planned={"m/rtn": 2})
+    assert gates(unfinished(shifted(1.0)), THEIRS, by)[WIKI].verdict == "REGRESSION"
+    assert not decided(unfinished(shifted(1.0)), PIQA, THEIRS, by)
 
 
 @pytest.mark.parametrize(("p", "expected"), [(0.0019, True), (0.0021, False)])
