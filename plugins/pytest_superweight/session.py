@@ -260,12 +260,16 @@ class GateSession:
 
 def tier_sizes(tiers: Mapping[str, TierCard]) -> dict[str, dict[str, int | None]]:
     """Windows or items of each gate by tier, smaller tiers first."""
+    from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
+
     sizes: dict[str, dict[str, int | None]] = {}
     for name in TIERS:
         for corpus in tiers[name].perplexity:
-            sizes.setdefault(f"perplexity:{corpus.corpus}", {})[name] = corpus.windows
+            for kind in CORPUS_KINDS:
+                sizes.setdefault(f"{kind}:{corpus.corpus}", {})[name] = corpus.windows
         for task in tiers[name].tasks:
-            sizes.setdefault(f"zero-shot:{task.task}", {})[name] = task.limit
+            for kind in TASK_KINDS:
+                sizes.setdefault(f"{kind}:{task.task}", {})[name] = task.limit
     return sizes
 
 

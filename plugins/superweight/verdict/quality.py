@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from superweight.cards.gate import GateCard
@@ -95,7 +96,7 @@ def judge_perplexity(
         baseline=before,
         difference=ratio,
         interval=(low, high),
-        detectable=_expm1(detectable_loss(comparison, margin=loss_margin(card), alpha=design.alpha)),
+        detectable=_expm1(_detectable(comparison, loss_margin(card), design)),
         details=details,
         message=(
             f"perplexity on {corpus} {before:.4g} → {candidate.value:.4g}: {ratio:+.2%} [{low:+.2%}, {high:+.2%}] "
@@ -136,7 +137,7 @@ def judge_zero_shot(card: GateCard, task: str, candidate: ZeroShot, baseline: Ze
         baseline=before,
         difference=sign * comparison.loss,
         interval=(ends[0], ends[1]),
-        detectable=sign * detectable_loss(comparison, margin=card.margin, alpha=design.alpha),
+        detectable=sign * _detectable(comparison, card.margin, design),
         details={"gained": gained, "lost": lost, "data": candidate.data},
         message=(
             f"{candidate.metric} on {task} {before:.4f} → {candidate.value:.4f}: {sign * comparison.loss:+.4f} "
@@ -185,7 +186,7 @@ def judge_flips(card: GateCard, task: str, candidate: ZeroShot, baseline: ZeroSh
         baseline=0.0,
         difference=comparison.loss,
         interval=(low, high),
-        detectable=detectable_loss(comparison, margin=card.margin, alpha=design.alpha),
+        detectable=_detectable(comparison, card.margin, design),
         message=(
             f"{changed} answers on {task} changed: {comparison.loss:.2%} [{low:.2%}, {high:.2%}] over "
             f"{_of(comparison)} items; accepted up to {card.margin:.2%}"
@@ -210,7 +211,7 @@ def _share_or_mean(
         baseline=0.0,
         difference=comparison.loss,
         interval=(low, high),
-        detectable=detectable_loss(comparison, margin=card.margin, alpha=design.alpha),
+        detectable=_detectable(comparison, card.margin, design),
         details={"window": figure.window},
         message=(
             f"{what} on {of}: {comparison.loss:.4g}{unit} [{low:.4g}, {high:.4g}] over {_of(comparison)} windows; "
@@ -249,6 +250,11 @@ def _gate(
         **figures,
     )
     return _bounded(gate, card)
+
+
+def _detectable(comparison: Comparison, margin: float, design: Design) -> float:
+    """Of the whole plan: a measurement that stopped early would have gone on, had the loss been there."""
+    return detectable_loss(replace(comparison, n=comparison.planned), margin=margin, alpha=design.alpha)
 
 
 def _bounded(gate: GateResult, card: GateCard) -> GateResult:
