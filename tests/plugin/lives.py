@@ -47,10 +47,10 @@ def doomed(appends, way):
 
     def append(self, record):
         calls[0] += 1
-        if calls[0] < appends:
-            return whole(self, record)
-        if way == "after":
+        if calls[0] < appends or way == "after":
             whole(self, record)
+        if calls[0] < appends:
+            return
         if way == "middle":
             line = json.dumps({"record": record})
             os.write(os.open(self.path, os.O_WRONLY | os.O_APPEND), line[: len(line) // 2].encode())

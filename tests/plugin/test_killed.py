@@ -17,7 +17,14 @@ LIVES = Path(__file__).with_name("lives.py")
 
 def lives(project, store, appends):
     out = project.root / f"{store}.json"
-    command = [sys.executable, str(LIVES), str(project.root / "cards"), str(project.root / store), str(out), str(appends)]
+    command = [
+        sys.executable,
+        str(LIVES),
+        str(project.root / "cards"),
+        str(project.root / store),
+        str(out),
+        str(appends),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stderr
     return int(run.stdout.split()[-1]), json.loads(out.read_text())

@@ -83,7 +83,7 @@ def test_a_worse_run_is_exit_one_with_the_figures(before, tmp_path, capsys):
         "perplexity:wiki",
         "20.98",
         "57.04",
-        "+171.8 % [+171.3, +172.4]",
+        "+171.8 % [+171.2, +172.4]",
         "+5 %",
         "8",
         "✗ REGRESSION",

@@ -43,9 +43,9 @@ def test_no_error_rate_exceeds_alpha(bench, evidence):
     """At the margin, where the rates are highest; alpha and three standard errors."""
     tables, claims = bench.simulate(bench.QUICK, {"perplexity": {}, "zero_shot": evidence["zero_shot"]})
     assert claims.broken() == []
-    assert len(claims.measured) == 32 + 8
+    assert len(claims.measured) == 40 + 8
     assert max(rate for _, rate in claims.measured) > 0.02, "so low a rate would be a test that never decides"
-    assert bench.verdict(claims).startswith("HOLDS: all 40")
+    assert bench.verdict(claims).startswith("HOLDS: all 48")
     rows = {table.title: table.rows for table in tables}
     toss = rows["0/1 scores: wrong verdicts on a model exactly at the margin"][0]["tolerance"]
     assert all(45 < float(side) < 56 for side in toss.split(" / "))

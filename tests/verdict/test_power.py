@@ -28,17 +28,16 @@ def share(n, loss, sd, verdict, replicates=3000):
     return np.mean([getattr(one, verdict) <= 0.025 for one in found])
 
 
-@pytest.mark.parametrize(("n", "reached"), [(8, 0.74), (24, 0.79), (128, 0.8)])
-def test_detectable_mean_has_the_power(n, reached):
-    """Somewhat less of few windows, where the skewness that is guarded against is itself unsure."""
+@pytest.mark.parametrize("n", [6, 8, 24, 128])
+def test_detectable_mean_has_the_power(n):
     loss = detectable_loss(means(0.02, n), margin=0.05, alpha=0.025)
-    assert share(n, loss, 0.02, "p_regression", 1000 if n == 128 else 3000) == pytest.approx(reached, abs=0.04)
+    assert share(n, loss, 0.02, "p_regression", 1000 if n == 128 else 3000) == pytest.approx(0.78, abs=0.04)
 
 
 def test_detectable_mean_by_hand():
     """Many windows: margin + (1.96 + 0.84)·sd/√n."""
     found = detectable_loss(means(0.02, 5000), margin=0.05, alpha=0.025)
-    assert found == pytest.approx(0.05 + 2.8016 * 0.02 / math.sqrt(5000), rel=1e-3)
+    assert found == pytest.approx(0.05 + 2.8016 * 0.02 / math.sqrt(5000), rel=2e-3)
 
 
 def test_early_stopping_takes_its_share():

@@ -15,7 +15,9 @@ class TierPerplexity(Strict):
 
     corpus: Identifier
     window: int = Field(ge=16, description="tokens a window")
-    windows: int | None = Field(default=None, ge=2, description="the first so many windows; all if not given")
+    windows: int | None = Field(
+        default=None, ge=2, description="so many windows, drawn from all over the text; all if not given"
+    )
 
 
 class TierTask(Strict):

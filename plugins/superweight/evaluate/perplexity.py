@@ -15,6 +15,8 @@ from superweight.errors import InfraError
 from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
 
+_LEFT_TO_CALIBRATION = 10  # one window in so many, at the end of the text
+
 PROTOCOL = "gptq: one tokenisation, non-overlapping windows, no stride, exp of the mean nll a token"
 
 
@@ -64,10 +66,12 @@ class PreparedText:
         scorer: of the model.
         token_ids: `(tokens,)`, tokenised once as a whole. A last window that is not full is dropped.
         window: tokens a window, at least 2.
-        windows: only the first so many; fewer are used if there are no more. All if not given.
+        windows: only so many; fewer are used if there are no more. All if not given.
         batch_tokens: tokens a forward pass. One window a pass if not given, as GPTQ does: recipes whose rounding
             depends on a whole activation tensor give other figures in other batches.
-        shuffled: whether batches are drawn from all over the text, so that any of them stand for the whole.
+        shuffled: whether windows are drawn from all over the text, so that any of them stand for the whole and few are
+            neighbours, which are alike; the last tenth is left to calibration if not all are wanted. Else they are the
+            first, in their order.
 
     Raises:
         InfraError: there are fewer tokens than one window (`too-short`).
@@ -84,17 +88,18 @@ class PreparedText:
         shuffled: bool = True,
     ) -> None:
         self.scorer = scorer
-        self.tokens_wt = _cut(token_ids, window, windows)  # (windows, window)
-        planned = len(self.tokens_wt)
-        order = visiting_order(planned) if shuffled else list(range(planned))
+        self.tokens_wt = _cut(token_ids, window)  # (windows of the whole text, window)
+        order = _drawn(len(self.tokens_wt), windows) if shuffled else list(range(len(self.tokens_wt)))[:windows]
+        self.planned = len(order)
         self.batches = batched(order, (batch_tokens or window) // window)
-        self.tokens_sha256 = hashlib.sha256(self.tokens_wt.cpu().numpy().astype("<i8").tobytes()).hexdigest()
+        tokens = self.tokens_wt[sorted(order)].cpu().numpy()
+        self.tokens_sha256 = hashlib.sha256(tokens.astype("<i8").tobytes()).hexdigest()
         self._reference: dict[int, torch.Tensor] = {}  # states of the reference model by window, on the CPU
 
     @property
     def remembered(self) -> bool:
         """Whether the reference model's states are known for every window."""
-        return len(self._reference) == len(self.tokens_wt)
+        return len(self._reference) == self.planned
 
     def remember(self) -> None:
         """Take the model as it is now as the reference; one forward pass of its body over every window."""
@@ -137,7 +142,7 @@ class PreparedText:
             tokens=len(nll) * (window - 1),
             window=window,
             windows=len(nll),
-            planned=len(self.tokens_wt),
+            planned=self.planned,
             protocol=PROTOCOL,
             tokens_sha256=self.tokens_sha256,
         )
@@ -173,21 +178,30 @@ def perplexity(
     Raises:
         InfraError: there are fewer tokens than one window (`too-short`).
     """
-    tokens = _cut(token_ids, window, windows).flatten()  # told before the model is tried
+    if windows is not None and windows < 1:
+        raise ValueError(f"expected at least 1 window, found {windows}")
+    _cut(token_ids, window)  # told before the model is tried
     text = PreparedText(
-        scorer or Scorer(loaded), tokens, window=window, windows=windows, batch_tokens=batch_tokens, shuffled=False
+        scorer or Scorer(loaded), token_ids, window=window, windows=windows, batch_tokens=batch_tokens, shuffled=False
     )
     scores: list[dict[str, Any]] = []
     for batch in text.batches:
         scores += text.score(batch)
         if progress:
-            progress(len(scores), len(text.tokens_wt))
+            progress(len(scores), text.planned)
     return text.figure(scores)
 
 
-def _cut(token_ids: torch.Tensor, window: int, windows: int | None) -> torch.Tensor:
-    if window < 2 or (windows is not None and windows < 1):
-        raise ValueError(f"expected a window of at least 2 tokens and at least 1 window, found {window} and {windows}")
+def _drawn(available: int, wanted: int | None) -> list[int]:
+    """Numbers of windows in the order they are visited."""
+    if wanted is None or wanted >= available:
+        return visiting_order(available)
+    return visiting_order(max(wanted, available - available // _LEFT_TO_CALIBRATION))[:wanted]
+
+
+def _cut(token_ids: torch.Tensor, window: int) -> torch.Tensor:
+    if window < 2:
+        raise ValueError(f"expected a window of at least 2 tokens, found {window}")
     available = token_ids.numel() // window
     if not available:
         raise InfraError(
@@ -195,8 +209,7 @@ def _cut(token_ids: torch.Tensor, window: int, windows: int | None) -> torch.Ten
             "Use a longer text or a shorter window.",
             reason="too-short",
         )
-    count = available if windows is None else min(windows, available)
-    return token_ids.flatten()[: count * window].view(count, window)
+    return token_ids.flatten()[: available * window].view(available, window)
 
 
 def _exp(nll: float) -> float:

@@ -14,10 +14,11 @@ from typing import Literal, NamedTuple
 
 from scipy import special
 
+from superweight.verdict.dependence import inflation
 from superweight.verdict.intervals import Interval
 from superweight.verdict.proportions import exact_interval, p_value
 from superweight.verdict.sequences import betting_bound, betting_interval, log_capital, log_t_capital, t_reach
-from superweight.verdict.skewness import guarded, guarded_reach, sample_skewness
+from superweight.verdict.skewness import guarded, sample_skewness, stretch
 
 Kind = Literal["scores", "means", "share"]
 
@@ -63,7 +64,7 @@ class Comparison:
         interval: of the loss; misses it with at most the design's alpha on either side.
         p_pass: against a loss of the margin or more; PASS if at most the design's alpha.
         p_regression: against a loss of the margin or less.
-        spread: standard deviation of the paired losses; infinite below two items.
+        spread: standard deviation of the paired losses, widened where neighbours are alike; infinite below two items.
         method: the tests, in words.
         kind: 0/1 scores, real-valued losses, or one share.
         early: share of alpha that the design keeps for stopping early.
@@ -196,7 +197,9 @@ def compare_share(count: int, n: int, *, planned: int, margin: float, design: De
     )
 
 
-def compare_means(losses: Sequence[float], *, planned: int, margin: float, design: Design) -> Comparison:
+def compare_means(
+    losses: Sequence[float], *, planned: int, margin: float, design: Design, places: Sequence[int] | None = None
+) -> Comparison:
     """Real-valued paired losses: how much does the candidate lose in the mean?
 
     All planned items are analysed by Student's t, fewer by an anytime-valid t test, both guarded against skewed losses.
@@ -211,6 +214,7 @@ def compare_means(losses: Sequence[float], *, planned: int, margin: float, desig
         planned: items to compare at most.
         margin: largest accepted loss, in the unit of the losses.
         design: how the error rate is spent.
+        places: where in the text each window is, so that the likeness of neighbours is taken account of.
 
     Raises:
         ValueError: if there are more losses than planned.
@@ -228,7 +232,8 @@ def compare_means(losses: Sequence[float], *, planned: int, margin: float, desig
         loss = math.inf
         tests = _Tests(1.0, 0.0, Interval(math.inf, math.inf))
     elif n >= 2:
-        spread = math.sqrt(math.fsum((value - loss) ** 2 for value in losses) / (n - 1))
+        alike = 1.0 if places is None else inflation(losses, places)
+        spread = math.sqrt(math.fsum((value - loss) ** 2 for value in losses) / (n - 1) * alike)
         if share:
             error, skewed = spread / math.sqrt(n), sample_skewness(losses)
             tests = _t_tests(loss, error, skewed, n, margin, design.alpha * share, final=n == planned)
@@ -272,9 +277,8 @@ def _t_tests(mean: float, error: float, skewed: float, n: int, margin: float, al
     else:
         p_pass, p_regression = _one_over(float(log_t_capital(low, n))), _one_over(float(log_t_capital(high, n)))
         reach = t_reach(n, alpha)
-    below, above = guarded_reach(reach, -skewed, n) * error, guarded_reach(reach, skewed, n) * error
-    if not error and not math.isfinite(reach):
-        below = above = math.inf
+    half = reach * error if error or math.isfinite(reach) else math.inf
+    below, above = (half * float(stretch(side * skewed, n)) for side in (-1, 1))
     return _Tests(p_pass, p_regression, Interval(mean - below, mean + above))
 
 

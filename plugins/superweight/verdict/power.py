@@ -10,7 +10,7 @@ from scipy import optimize, special
 
 from superweight.verdict.comparison import Comparison, Kind
 from superweight.verdict.proportions import null_variance, p_value
-from superweight.verdict.skewness import guarded_reach, standard_error
+from superweight.verdict.skewness import stretch
 
 #: Beyond this nobody measures.
 _MOST = 10_000_000
@@ -92,9 +92,8 @@ def n_to_decide(comparison: Comparison, *, margin: float, alpha: float, power: f
 
 def _t_distance(n: int, level: float, power: float, skewness: float) -> float:
     """From the margin to a mean that is called with the given power, in standard errors of n values."""
-    # What the guard adds differs from sample to sample; half a standard error covers most of them.
-    likely = skewness + float(standard_error(n)) / 2
-    reach = guarded_reach(-float(special.stdtrit(n - 1, level)), likely, n)
+    # How far the guard stretches the interval differs from sample to sample; one standard error covers most of them.
+    reach = -float(special.stdtrit(n - 1, level)) * float(stretch(skewness, n, added=1.0))
     return reach + float(special.stdtrit(n - 1, power))
 
 

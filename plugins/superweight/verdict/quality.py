@@ -77,7 +77,7 @@ def judge_perplexity(
         return _unfit("perplexity", corpus, "non-finite", _BROKEN)
     losses = [ours[window] - theirs[window] for window in ours]
     planned = candidate.planned or len(losses)
-    comparison = compare_means(losses, planned=planned, margin=loss_margin(card), design=design)
+    comparison = compare_means(losses, planned=planned, margin=loss_margin(card), design=design, places=list(ours))
     before = _exp(math.fsum(theirs[window] for window in ours) / len(ours))
     low, high = (_expm1(end) for end in comparison.interval)
     ratio = candidate.value / before - 1
@@ -201,7 +201,8 @@ def _share_or_mean(
     if not values:
         return _unpaired(kind, of, "the recipe changes the head that both models are read with, or the figure is old")
     planned = max(len(values), figure.planned)
-    comparison = compare_means(values, planned=planned, margin=card.margin, design=design)
+    places = figure.index or range(len(values))
+    comparison = compare_means(values, planned=planned, margin=card.margin, design=design, places=places)
     low, high = comparison.interval
     return _gate(
         kind, of, card, comparison, design,

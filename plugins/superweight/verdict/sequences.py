@@ -28,7 +28,7 @@ BETS = np.geomspace(0.02, 1.0, 12)
 STAKES = np.sqrt(BETS) / np.sqrt(BETS).sum()
 
 #: Prior standard deviations of the standardised effect (mean over standard deviation) in the mixture t test. 16 decides
-#: a destroyed model at three or four windows, 1 a mild loss at moderate n, each for a third of the capital.
+#: a destroyed model at about four windows, 1 a mild loss at moderate n, each for a third of the capital.
 EFFECTS = np.array([1.0, 4.0, 16.0])
 
 
