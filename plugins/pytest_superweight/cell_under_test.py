@@ -48,6 +48,10 @@ class CellUnderTest:
         self._session.workbench.zero_shot(self.cell, entry)
         return self._gate(f"zero-shot:{entry.task}")
 
+    def stands(self, gate: GateResult) -> bool:
+        """Whether a regression is one for the whole run, corrected for the number of candidates as well."""
+        return self._session.stands(gate)
+
     def everything(self) -> JudgedCell:
         """All gates of the tier on this cell."""
         bench, tier = self._session.workbench, self._session.tier

@@ -15,7 +15,9 @@ def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool 
     References inform; controls are enforced as whole cells by `enforce_control`. What could not be measured is red in
     every role.
 
-    A failure that is waived warns, and so does a figure that is too good to be true.
+    A regression that is none once corrected for the number of candidates warns, and the end of the run decides: a run
+    that is a REGRESSION is red whatever its tests said. A failure that is waived warns, and so does a figure that is
+    too good to be true.
 
     Raises:
         GateFailure: REGRESSION or INFRA, or INCONCLUSIVE where the tier says that is red.
@@ -33,9 +35,13 @@ def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool 
         told = f"waived until {gate.waiver['expires']} ({gate.waiver['ticket']}): {gate.waiver['why']}\n{text}"
         warnings.warn(Waived(told), stacklevel=2)
         return
-    if gate.verdict == "REGRESSION" or (gate.verdict == "INCONCLUSIVE" and inconclusive_is_red):
+    by_chance = gate.verdict == "REGRESSION" and not cell.stands(gate)
+    if by_chance:
+        text += "\nof so many candidates, one looks like this by chance too often: the end of the run decides"
+    undecided = by_chance or gate.verdict == "INCONCLUSIVE"
+    if (gate.verdict == "REGRESSION" and not by_chance) or (undecided and inconclusive_is_red):
         raise GateFailure(text)
-    if gate.verdict == "INCONCLUSIVE":
+    if undecided:
         warnings.warn(Inconclusive(text), stacklevel=2)
 
 

@@ -38,4 +38,5 @@ def properties(document: RunDocument) -> Iterator[tuple[str, str]]:
                 "planned": gate.planned,
             }
             told = [f"{name}={value!r}" for name, value in figures.items() if value is not None]
-            yield f"superweight.{cell.id}.{gate.gate}", " ".join([gate.verdict, *told])
+            waived = [f"waived={gate.waiver['ticket']!r} until={gate.waiver['expires']!r}"] if gate.waiver else []
+            yield f"superweight.{cell.id}.{gate.gate}", " ".join([gate.verdict, *told, *waived])

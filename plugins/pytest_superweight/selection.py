@@ -72,6 +72,11 @@ def _named(expression: str, chosen: Sequence[str], others: Sequence[str]) -> set
 def _recipes(settings: Settings, library: Library, tier: TierCard) -> list[RecipeCard]:
     if settings.recipes:
         return [library.recipe(argument) for argument in settings.recipes]
+    return tier_recipes(library, tier)
+
+
+def tier_recipes(library: Library, tier: TierCard) -> list[RecipeCard]:
+    """The recipes of a tier."""
     return [card for name, card in library.recipes.items() if "*" in tier.recipes or name in tier.recipes]
 
 

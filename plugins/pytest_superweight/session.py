@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # imported where they are used: test suites that are not ours
     from superweight.evidence import CellEvidence
     from superweight.measure import Workbench
     from superweight.report import RunDocument
-    from superweight.verdict import JudgedCell, Rules
+    from superweight.verdict import GateResult, JudgedCell, Rules
 
 KEY: pytest.StashKey[GateSession] = pytest.StashKey()
 
@@ -107,6 +107,14 @@ class GateSession:
         gates = gates_of(evidence, self._baseline_of(evidence), self.rules, list(self.evidence.values()))
         return judge_cell(evidence, gates)
 
+    def stands(self, gate: GateResult) -> bool:
+        """Whether a candidate's regression would stand whatever the other candidates come to."""
+        if gate.p_adjusted is None or gate.alpha is None:
+            return True
+        roles = {cell.id: cell.role for cell in self.matrix}
+        candidates = {cell_id for cell_id, _ in self.wanted if roles.get(cell_id) == "candidate"}
+        return gate.p_adjusted * max(1, len(candidates)) <= gate.alpha
+
     def _decided(self, evidence: CellEvidence, gate: str) -> bool:
         from superweight.verdict import decided
 
@@ -128,13 +136,19 @@ class GateSession:
             model, _, recipe = cell.partition("/")
             cards = [self.library.book.gate(kind, model, recipe, of) for kind in kinds.get(asked, ())]
             count[cell] = count.get(cell, 0) + sum(card is not None for card in cards)
-        return {cell: gates for cell, gates in count.items() if not cell.endswith("/baseline")}
+        roles = {cell.id: cell.role for cell in self.matrix}
+        everything = len(self.tier.perplexity) + len(self.tier.tasks)  # what a control is asked in one test
+        return {
+            cell: max(gates, everything) if roles.get(cell) == "control" else gates
+            for cell, gates in count.items()
+            if roles.get(cell) != "baseline"
+        }
 
     def begin(self) -> None:
         """Our tests are about to run: what an earlier run left must not be taken for this one's."""
         if not self.active:
             self.active = True
-            for name in ("evidence.json", "summary.md", "report.html"):
+            for name in ("evidence.json", "summary.md", "report.html", "compare.md", "compare.json"):
                 with suppress(OSError):  # a directory that cannot be written to is told when the run is written
                     (self.settings.out / name).unlink()
 
@@ -202,6 +216,10 @@ class GateSession:
                 left_out.append(f"{cell.id} detection")
             elif cell.role != "baseline" and (found is None or found.sanity is None):
                 left_out.append(f"{cell.id} sanity and super weights")
+        from pytest_superweight.selection import tier_recipes
+
+        asked = {cell.recipe.id for cell in cells}
+        left_out += [f"*/{recipe.id}" for recipe in tier_recipes(self.library, self.tier) if recipe.id not in asked]
         missing_roles = {"candidate", "control"} - {cell.role for cell in cells}
         return [*left_out, *(f"no {role} in this run" for role in sorted(missing_roles))]
 
@@ -219,7 +237,7 @@ class GateSession:
         self._miss()
         self.outside += self._lacking()
         order = {cell.id: index for index, cell in enumerate(self.matrix)}
-        cells = [self.judged(cell_id) for cell_id in sorted(self.evidence, key=lambda i: order.get(i, len(order)))]
+        cells = [self._judged_or_infra(cell) for cell in sorted(self.evidence, key=lambda i: order.get(i, len(order)))]
         run = RunInfo(
             started=self.started,
             finished=_now(),
@@ -241,6 +259,17 @@ class GateSession:
         )
         write_run(self.settings.out, self.document, evidence)
         return self.document.verdict
+
+    def _judged_or_infra(self, cell_id: str) -> JudgedCell:
+        """A cell judged, or why it cannot be: a report is written whatever happens."""
+        from superweight.evidence import Failure
+        from superweight.verdict import infra_gate, judge_cell
+
+        try:
+            return self.judged(cell_id)
+        except Exception as error:
+            failure = Failure(stage="judging", reason="crash", message=f"{type(error).__name__}: {error}")
+            return judge_cell(self.evidence[cell_id], [infra_gate("judging", "measurement", failure)])
 
     def _lacking(self) -> list[str]:
         """What the tier requires and this run did not measure: a green run must have seen it."""
@@ -295,6 +324,8 @@ def _merged(one: CellEvidence, other: CellEvidence) -> CellEvidence:
         | {
             "perplexity": {**other.perplexity, **one.perplexity},
             "zero_shot": {**other.zero_shot, **one.zero_shot},
+            "noise": {**other.noise, **one.noise},
+            "reused": {**other.reused, **one.reused},
             "failures": [*one.failures, *(failure for failure in other.failures if failure not in one.failures)],
             "seconds": {**other.seconds, **one.seconds},
         }
@@ -316,7 +347,7 @@ def _commit(config: pytest.Config) -> str:
 def _environment(evidence: Iterable[CellEvidence]) -> dict[str, str]:
     found = {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "pytest": pytest.__version__,
         "cpus": str(os.cpu_count()),
     }

@@ -240,3 +240,17 @@ def test_two_hundred_items_as_under_hflm(real, cards, cache, name, record_proper
     record_property("largest difference of a log-likelihood", max(gaps))
     record_property("metrics", ours.metrics)
     assert_same_as_hflm(ours, results, samples)
+
+
+def test_another_rule_of_scoring_is_another_content(make_loaded, task_card, tmp_path):
+    loaded = make_loaded("llama", bos=False, max_position_embeddings=512)
+
+    def content(**changes):
+        card = task_card(CHOICE | changes, metric=changes.get("metric_list", [{"metric": "acc"}])[0]["metric"])
+        return prepare_task(loaded, card, Cache(tmp_path), limit=3).content
+
+    plain = content()
+    assert content() == plain
+    assert content(doc_to_target="{{2 - gold}}") != plain
+    assert content(metric_list=[{"metric": "acc_norm", "aggregation": "mean", "higher_is_better": True}]) != plain
+    assert content(metadata={"version": 3.0}) != plain

@@ -50,11 +50,12 @@ def test_a_run_that_is_not_whole_and_good_is_no_baseline(tmp_path, one, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_undecided_run_may_be_the_first(tmp_path):
+def test_an_undecided_run_is_promoted_by_hand_only(tmp_path):
     one = good()
     one.verdict = "INCONCLUSIVE"
-    assert "kept as release baseline" in first(tmp_path, one)
-    assert read_baseline(tmp_path, "smoke", "m").verdict == "INCONCLUSIVE"
+    assert "the run is INCONCLUSIVE; `superweight baseline RUN` promotes it" in first(tmp_path, one)
+    assert read_baseline(tmp_path, "smoke", "m") is None
+    assert objections(one, snapshots_of(one)) == []
 
 
 def test_a_run_without_its_items_is_no_baseline():

@@ -7,23 +7,34 @@ import re
 from pathlib import Path
 
 import jsonschema
+import pandas as pd
 import pytest
 
 from superweight.cards import load_library
 from superweight.errors import InfraError
-from superweight.evidence import CellEvidence, Failure, Perplexity, Sanity, Size, StoredWeight, ZeroShot
+from superweight.evidence import (
+    CellEvidence,
+    Failure,
+    Perplexity,
+    Sanity,
+    Size,
+    StoredWeight,
+    ZeroShot,
+    write_items,
+)
 from superweight.report import (
     RunInfo,
     build_document,
     json_schema,
     read_document,
     render,
+    strict_json,
     terminal_table,
     to_json,
     write_run,
 )
 from superweight.report.markdown import render_markdown
-from superweight.verdict import Rules, gates_of, judge_cell
+from superweight.verdict import GateResult, Rules, gates_of, judge_cell
 
 HOSTILE = "<script>alert('x')</script>|`"
 
@@ -207,3 +218,21 @@ def test_tables_of_an_earlier_run_do_not_linger(document, tmp_path):
     write_run(tmp_path, document, document.cells)
     assert not stale.exists()
     assert (tmp_path / "items" / "m" / "baseline" / "perplexity-wiki.csv").read_text().startswith("window,nll\n0,")
+
+
+def test_infinities_in_details_are_numbers_again():
+    gate = GateResult(
+        gate="perplexity:wiki", kind="perplexity", verdict="REGRESSION", message="m", details={"kl": math.inf, "a": "b"}
+    )
+    raw = json.loads(strict_json(gate.model_dump(mode="python")))
+    assert raw["details"]["kl"] == "inf"
+    assert GateResult.model_validate(raw).details == {"kl": math.inf, "a": "b"}
+
+
+def test_tables_of_windows_name_the_windows_of_the_text(tmp_path):
+    figure = perplexity(20.0).model_copy(update={"index": [3, 7, 8, 40], "kl": [0.1, 0.2, 0.3, 0.4]})
+    cell = CellEvidence(model="m", recipe="rtn", role="candidate", perplexity={"wiki": figure})
+    write_items(tmp_path / "items", [cell])
+    table = pd.read_csv(tmp_path / "items" / "m" / "rtn" / "perplexity-wiki.csv")
+    assert list(table.columns) == ["window", "nll", "kl"]
+    assert list(table["window"]) == [3, 7, 8, 40]

@@ -107,10 +107,15 @@ def test_integrity_is_not_of_the_family():
 
 
 def test_a_confidence_of_its_own_is_compared_with_its_own_level():
-    """Two gates at p = 0.004: 0.008 after correction, below 2.5 per cent and above a half."""
+    """Holm takes p-values as shares of their levels, 2.5 and 0.5 per cent: the smallest first, against a half of it."""
     by = rules(card(), card(id="strict", confidence=0.99, of=("text1",)), card("zero-shot"))
-    found = gates(*texts(0.004, 0.004), by)
-    assert [gate.verdict for gate in found.values()] == ["REGRESSION", "INCONCLUSIVE"]
+    for p_values, verdicts in (
+        ((0.004, 0.004), ["REGRESSION", "REGRESSION"]),  # shares 0.16 ≤ 1/2, then 0.8 ≤ 1
+        ((0.004, 0.006), ["REGRESSION", "INCONCLUSIVE"]),  # 0.16 ≤ 1/2, then 1.2 > 1
+        ((0.015, 0.004), ["INCONCLUSIVE", "INCONCLUSIVE"]),  # 0.6 > 1/2, and there it ends
+    ):
+        found = gates(*texts(*p_values), by)
+        assert [gate.verdict for gate in found.values()] == verdicts
 
 
 def test_zero_shot_and_perplexity_are_one_family():

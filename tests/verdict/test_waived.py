@@ -30,7 +30,7 @@ def test_a_waived_gate_fails_and_its_cell_passes():
     assert (found.verdict, found.red) == ("PASS", False)
     assert found.argument == "1 of 2 gates cleared; perplexity:wiki REGRESSION is waived until 2026-03-31 (OPS-9)"
     run = judge_run([judged(THEIRS), found])
-    assert (run.verdict, run.reasons) == ("PASS", [])
+    assert (run.verdict, run.reasons) == ("PASS", [f"m/rtn: {found.argument}"])
 
 
 def test_what_is_undecided_may_be_waived_too():

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
 from superweight.cards.day import Day
+from superweight.cards.gate import is_pattern
 
 
 class WaiverCard(Strict):
@@ -30,13 +31,18 @@ class WaiverCard(Strict):
         return all(fnmatchcase(name, pattern) for name, pattern in pairs)
 
     def valid_on(self, day: datetime.date) -> bool:
-        """Whether the waiver still holds; it does through the day it expires."""
-        return day <= datetime.date.fromisoformat(self.expires)
+        """Whether the waiver holds: from the day it was given through the day it expires."""
+        return datetime.date.fromisoformat(self.date) <= day <= datetime.date.fromisoformat(self.expires)
 
     @model_validator(mode="after")
     def _is_narrow(self) -> Self:
-        if set(self.model + self.recipe) <= {"*", "?"}:
+        if _vague(self.model) and _vague(self.recipe):
             raise ValueError("model and recipe: a waiver of every cell leaves no gate; name a model or a recipe")
         if self.expires < self.date:
             raise ValueError(f"expires: {self.expires} is before date, {self.date}")
         return self
+
+
+def _vague(name: str) -> bool:
+    """Whether a pattern says next to nothing: fewer than two characters before its first wildcard."""
+    return is_pattern(name) and any(is_pattern(name[:end]) for end in (1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -75,7 +76,8 @@ class PreparedTask:
     Attributes:
         batches: numbers of items, as lm-eval counts them.
         planned: how many items there are.
-        content: sha256 of what is asked: every item's hash, and the token ids of every request that is scored.
+        content: sha256 of what is asked and how it is scored: every item's hash and target, the token ids of every
+            request that is scored, and the task's settings.
     """
 
     def __init__(self, scorer: Scorer, card: TaskCard, task: Task, *, limit: int | None = None) -> None:
@@ -158,7 +160,9 @@ class PreparedTask:
             str(number): [doc_hash(requests[0].doc), [self._pairs.get(id(one)) or str(one.args) for one in requests]]
             for number, requests in self._requests.items()
         }
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        targets = {str(number): str(self._task.doc_to_target(doc)) for number, doc in self._documents.items()}
+        rules = [_sourced(self._task.dump_config()), str(self._task.VERSION), self.card.metric]
+        return hashlib.sha256(json.dumps([asked, targets, rules], default=str).encode()).hexdigest()
 
     def _responses(self, kind: str, instances: list[Any], progress: Progress | None, alone: bool) -> list[Any]:
         if kind == "loglikelihood":
@@ -259,6 +263,18 @@ def doc_hash(document: Any) -> str:
 
     text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
     return str(hash_string(text))
+
+
+def _sourced(value: Any) -> Any:
+    """A task's settings with functions as their source, so that another rule of scoring is another task."""
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):
+            return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+    if isinstance(value, dict):
+        return {str(key): _sourced(each) for key, each in value.items()}
+    return [_sourced(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _by(instances: Iterable[Any], attribute: str) -> dict[Any, list[Any]]:

@@ -72,5 +72,7 @@ def _tables(cell: CellEvidence) -> Iterator[tuple[str, pd.DataFrame]]:
         if figure.items:
             yield task, pd.DataFrame(figure.items)
     for corpus, perplexity in cell.perplexity.items():
-        columns = {"window": range(len(perplexity.nll)), "nll": perplexity.nll}
+        windows = perplexity.index or range(len(perplexity.nll))
+        columns = {"window": windows, "nll": perplexity.nll, "kl": perplexity.kl, "agreement": perplexity.agreement}
+        columns = {name: values for name, values in columns.items() if len(values) == len(windows)}
         yield f"perplexity-{corpus}", pd.DataFrame(columns)

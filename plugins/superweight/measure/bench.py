@@ -71,6 +71,8 @@ class ModelBench:
             "content_hash": self.checkpoint.content_hash,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
             "compute_dtype": str(self.loaded.compute_dtype).removeprefix("torch."),
+            "tokenizer": _tokenizer_hash(self.loaded.tokenizer),
+            "generation": str(getattr(self.loaded.model, "generation_config", "")),
             **basis(self.loaded.device),
         }
 
@@ -252,6 +254,13 @@ class ModelBench:
             stored_bits=hexadecimal(stored),
             survived=original.dtype == stored.dtype and bits(original) == bits(stored),
         )
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """sha256 of everything a tokenizer does: the same text may give other tokens from the same checkpoint."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(f"{rules}{tokenizer.special_tokens_map}{tokenizer.chat_template}".encode()).hexdigest()
 
 
 def _named_by_strings(figures: Mapping[Any, Any]) -> dict[str, Any]:

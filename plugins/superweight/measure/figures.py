@@ -18,7 +18,7 @@ from superweight.measure.record import Taken, take
 Stop = Callable[[CellEvidence, str], bool]
 """Whether a cell's evidence, some figure of which is unfinished, decides that gate already."""
 
-_REPEATED_WINDOWS, _REPEATED_ITEMS = 16, 250  # of an A/A repeat, at most
+_REPEATED_WINDOWS, _REPEATED_ITEMS = 8, 250  # of an A/A repeat, at most
 
 
 class Figures:
@@ -38,11 +38,13 @@ class Figures:
     def perplexity_into(self, cell: Cell, evidence: CellEvidence, entry: TierPerplexity) -> None:
         """Perplexity under the cell's recipe, and the divergence from the uncompressed model.
 
-        There is no divergence where a recipe changes the head itself, which reads both models' states.
+        There is no divergence where a recipe changes the head itself, which reads both models' states, nor of a model
+        whose head cannot be run apart from its body.
         """
         bench, text, gate = self._bench, self._text(entry), f"perplexity:{entry.corpus}"
         is_baseline = cell.role == "baseline"
-        compare = not is_baseline
+        separable = bench.scorer.language_model.separable  # else states are logits, too large to be kept
+        compare = separable and not is_baseline
 
         def begin() -> None:
             nonlocal compare
@@ -65,7 +67,7 @@ class Figures:
             bench.store,
             bench.what(cell, **_text_key(text), role="reference" if is_baseline else "compared"),
             text.batches,
-            lambda batch: text.score(batch, remember=is_baseline, compare=compare),
+            lambda batch: text.score(batch, remember=is_baseline and separable, compare=compare),
             begin=begin,
             decided=(lambda _: False) if is_baseline else partly,
         )

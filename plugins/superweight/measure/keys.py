@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+import torch
 
 import superweight
 from superweight.measure.environment import device_class, versions
@@ -23,6 +24,7 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
-def basis(device: Any) -> dict[str, Any]:
-    """The parts of every key that do not depend on the model: device class, library versions, code."""
-    return {"device_class": device_class(device), "versions": versions(), "code": code_version()}
+def basis(device: torch.device) -> dict[str, object]:
+    """The parts of every key that do not depend on the model: device class, threads, library versions, code."""
+    threads = torch.get_num_threads() if device.type == "cpu" else None  # sums are split by them
+    return {"device_class": device_class(device), "threads": threads, "versions": versions(), "code": code_version()}

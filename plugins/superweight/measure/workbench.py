@@ -6,6 +6,7 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
 
 import torch
 
@@ -70,12 +71,12 @@ class Workbench:
     def perplexity(self, cell: Cell, entry: TierPerplexity) -> None:
         """Perplexity of one corpus; before that of the baseline, and the baseline's again in another way."""
         gate = f"perplexity:{entry.corpus}"
-        self._compared(cell, gate, lambda one, figures, evidence: figures.perplexity_into(one, evidence, entry))
+        self._compared(cell, gate, entry, lambda one, figures, evidence: figures.perplexity_into(one, evidence, entry))
 
     def zero_shot(self, cell: Cell, entry: TierTask) -> None:
         """One zero-shot task; before that of the baseline, and the baseline's again in another way."""
         gate = f"zero-shot:{entry.task}"
-        self._compared(cell, gate, lambda one, figures, evidence: figures.zero_shot_into(one, evidence, entry))
+        self._compared(cell, gate, entry, lambda one, figures, evidence: figures.zero_shot_into(one, evidence, entry))
 
     def noise(self, cell: Cell, entry: TierPerplexity | TierTask) -> None:
         """How much the baseline's figure moves when nothing but the way of computing it changes."""
@@ -94,13 +95,21 @@ class Workbench:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _compared(self, cell: Cell, stage: str, take: Callable[[Cell, Figures, CellEvidence], None]) -> None:
+    def _compared(
+        self,
+        cell: Cell,
+        stage: str,
+        entry: TierPerplexity | TierTask,
+        take: Callable[[Cell, Figures, CellEvidence], None],
+    ) -> None:
         baseline = self._baseline(cell)
 
         def baseline_first(cell: Cell) -> None:
             if cell.id != baseline.id:
                 self._prepare(cell)
                 self._once(baseline, stage, lambda _, figures, evidence: take(baseline, figures, evidence))
+                with suppress(InfraError):  # written down on the baseline
+                    self.noise(cell, entry)
 
         self._once(cell, stage, lambda _, figures, evidence: take(cell, figures, evidence), before=baseline_first)
 

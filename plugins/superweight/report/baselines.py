@@ -98,13 +98,19 @@ def first_baseline(directory: Path, document: RunDocument, snapshots: Sequence[S
         return ""
     names = ", ".join(one.model for one in without)
     problems = objections(document, without)
+    if document.verdict != "PASS" and not problems:
+        problems = [f"the run is {document.verdict}; `superweight baseline RUN` promotes it if it is to be one"]
     if problems:
         return f"{names}: no release baseline in the {document.run.tier} tier yet, and this run is none: {problems[0]}"
-    paths = ", ".join(str(promote(directory, one)) for one in without)
+    paths = ", ".join(_from_here(promote(directory, one)) for one in without)
     return (
         f"{names}: first whole run in the {document.run.tier} tier; kept as release baseline in {paths}. Commit it; "
         "`superweight baseline RUN` replaces it"
     )
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _without_scores(snapshot: Snapshot) -> list[str]:

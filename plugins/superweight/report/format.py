@@ -41,10 +41,18 @@ def difference(gate: GateResult) -> str:
     if gate.kind == "perplexity":
         interval = "" if gate.interval is None else f" [{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
         return f"{_percent(gate.difference)} %{interval}"
-    if gate.kind == "zero-shot":
-        interval = "" if gate.interval is None else f" [{100 * gate.interval[0]:+.1f}, {100 * gate.interval[1]:+.1f}]"
-        return f"{100 * gate.difference:+.1f} pt{interval}"
+    if gate.kind in ("zero-shot", "agreement", "flips"):
+        ends = () if gate.interval is None else (_points(end) for end in gate.interval)
+        interval = "" if gate.interval is None else f" [{', '.join(ends)}]"
+        return f"{_points(gate.difference)} pt{interval}"
+    if gate.kind == "divergence":
+        interval = "" if gate.interval is None else f" [{gate.interval[0]:.2g}, {gate.interval[1]:.2g}]"
+        return f"{gate.difference:.3g}{interval}"
     return f"{gate.difference:+.0f}" if gate.difference else ""
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # no minus before a zero
 
 
 def _percent(ratio: float) -> str:
@@ -81,4 +89,8 @@ def margin(gate: GateResult) -> str:
     """The accepted loss, as it is compared."""
     if gate.margin is None:
         return ""
-    return f"+{100 * gate.margin:g} %" if gate.kind == "perplexity" else f"-{100 * gate.margin:g} pt"
+    if gate.kind == "perplexity":
+        return f"+{100 * gate.margin:g} %"
+    if gate.kind == "divergence":
+        return f"+{gate.margin:g}"
+    return f"{'-' if gate.higher_is_better else '+'}{100 * gate.margin:g} pt"

@@ -22,7 +22,9 @@ def headline(document: RunDocument) -> str:
     words = _HEADLINES[document.verdict]
     if left_out and document.verdict == "PASS":
         words = "as far as this run was asked, which is not the whole tier"
-    return f"{SYMBOLS[document.verdict]} {document.verdict}: {words}"
+    waived = sum(gate.waiver is not None for cell in document.cells for gate in cell.gates)
+    told = f", with {waived} waived failure{'' if waived == 1 else 's'}" if waived else ""
+    return f"{SYMBOLS[document.verdict]} {document.verdict}: {words}{told}"
 
 
 def counts(document: RunDocument) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from scipy import special
 
@@ -74,7 +75,7 @@ def _judged(kind: GateKind, of: str, cell: CellEvidence, baseline: CellEvidence,
     if of not in known:
         yield _no_baseline(f"{kind}:{of}", kind)
         return
-    design = rules.design(card.confidence)
+    design = replace(rules.design(card.confidence), family=max(1, rules.planned.get(cell.id, 1)))
     match kind:
         case "perplexity":
             gate = quality.judge_perplexity(card, of, cell.perplexity[of], baseline.perplexity[of], design)
@@ -125,7 +126,10 @@ def _as_one_family(gates: list[GateResult], planned: int) -> list[GateResult]:
     enough.
     """
     tested = [gate for gate in gates if gate.p_regression is not None]
-    adjusted = holm([gate.p_regression or 0.0 for gate in tested], max(planned, len(tested)))
+    levels = [gate.alpha or 0.0 for gate in tested]
+    shares = [min(levels) / level if level else 1.0 for level in levels]  # each p-value on the scale of the strictest
+    scaled = [(gate.p_regression or 0.0) * share for gate, share in zip(tested, shares, strict=True)]
+    adjusted = [min(1.0, p / share) for p, share in zip(holm(scaled, max(planned, len(tested))), shares, strict=True)]
     corrected = {gate.gate: p for gate, p in zip(tested, adjusted, strict=True)}
     return [_corrected(gate, corrected.get(gate.gate), max(planned, len(tested))) for gate in gates]
 

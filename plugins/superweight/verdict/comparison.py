@@ -33,6 +33,8 @@ class Design:
     Attributes:
         alpha: largest probability of a wrong PASS, and of a wrong REGRESSION.
         early: share of alpha for deciding before all planned items are in; 0 for never.
+        family: how many tests a regression is corrected for; only how sharp a test was depends on it, the correction
+            itself is made where all of them are known.
 
     Raises:
         ValueError: if either is out of range.
@@ -41,6 +43,7 @@ class Design:
 
     alpha: float = 0.025
     early: float = 0.2
+    family: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 0.5:

@@ -109,7 +109,8 @@ def judge_run(cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunVe
     if unmeasured or outside or not cells:
         verdicts.append("INFRA")
     verdict = "INFRA" if broken else combine(verdicts or ["PASS"])
-    drivers = [*broken, *unmeasured, *(c for c in deciding if c.verdict != "PASS")]
+    waived = [c for c in cells if c.verdict == "PASS" and any(gate.waiver for gate in c.gates)]
+    drivers = [*broken, *unmeasured, *(c for c in deciding if c.verdict != "PASS"), *waived]
     reasons = [*outside, *(f"{c.evidence.id}: {c.argument}{chance.get(c.evidence.id, '')}" for c in drivers)]
     return RunVerdict(verdict=verdict, reasons=reasons if cells else ["no cell was measured", *reasons])
 

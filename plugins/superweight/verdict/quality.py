@@ -255,7 +255,7 @@ def _gate(
 
 def _detectable(comparison: Comparison, margin: float, design: Design) -> float:
     """Of the whole plan: a measurement that stopped early would have gone on, had the loss been there."""
-    return detectable_loss(replace(comparison, n=comparison.planned), margin=margin, alpha=design.alpha)
+    return detectable_loss(replace(comparison, n=comparison.planned), margin=margin, alpha=design.alpha / design.family)
 
 
 def _bounded(gate: GateResult, card: GateCard) -> GateResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from superweight.evidence.measured import Failure, Record, Verdict
 
@@ -63,6 +63,13 @@ class GateResult(Record):
     card: str = Field(default="", description="id of the gate card that set the margin")
     why: str = Field(default="", description="where the margin comes from")
     details: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("details", mode="before")
+    @classmethod
+    def _read_infinities(cls, details: dict[str, Any]) -> dict[str, Any]:
+        """Strict JSON has no infinities, so evidence.json holds them as strings."""
+        return {name: float(value) if value in ("inf", "-inf", "nan") else value for name, value in details.items()}
+
     decides: bool = Field(default=True, description="false on references: shown, never decisive")
 
 
