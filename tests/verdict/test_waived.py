@@ -134,3 +134,14 @@ def test_a_waived_gate_counts_in_the_family():
     plain, excused = (gates(ours, THEIRS, rules(waivers=waivers)) for waivers in ([], [waiver(WEB)]))
     assert [gate.p_adjusted for gate in plain.values()] == pytest.approx([0.002, 0.02])
     assert [gate.p_adjusted for gate in excused.values()] == [gate.p_adjusted for gate in plain.values()]
+
+
+def test_a_card_that_disagrees_with_detection_may_be_waived():
+    found = baseline(nll=BASE)
+    claim = {"layer": 1, "expert": None, "row": 2, "column": 3, "status": "causal"}
+    found.detection = {"super_weights": [], "card": [claim], "known": True}
+    plain = judged(found, None, rules())
+    assert (plain.gates[0].gate, plain.verdict) == ("detection", "REGRESSION")
+    waived = judged(found, None, rules(waivers=[waiver("detection", recipe="baseline")]))
+    assert (waived.gates[0].verdict, waived.verdict) == ("REGRESSION", "PASS")
+    assert "OPS-9" in waived.argument

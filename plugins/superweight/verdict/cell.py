@@ -34,7 +34,7 @@ def gates_of(
 
     """
     if cell.role == "baseline":
-        gates = list(_baseline_gates(cell))
+        gates = [_waived(gate, cell, rules) for gate in _baseline_gates(cell)]
     else:
         theirs = baseline or CellEvidence(model=cell.model, recipe="baseline", role="baseline")
         gates = [*_integrity_gates(cell), *quality_gates(cell, theirs, rules)]
