@@ -52,14 +52,15 @@ def _filled(items: Any, indent: str) -> list[str]:
 
 
 def _one_line(value: Any) -> str:
-    return json.dumps(_strict(value), ensure_ascii=False, allow_nan=False)
+    return json.dumps(without_infinities(value), ensure_ascii=False, allow_nan=False)
 
 
-def _strict(value: Any) -> Any:
+def without_infinities(value: Any) -> Any:
+    """A document that strict JSON can hold: infinities and NaN become the strings "inf", "-inf" and "nan"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): without_infinities(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [without_infinities(item) for item in value]
     return value

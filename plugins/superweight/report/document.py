@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from superweight.errors import InfraError
+from superweight.evidence.compact import without_infinities
 from superweight.evidence.measured import CellEvidence, Record, Verdict
 from superweight.report.retrospect import LookBack
 from superweight.verdict import GateResult, JudgedCell, judge_run
@@ -87,17 +87,7 @@ def to_json(document: RunDocument) -> str:
 
 def strict_json(value: Any) -> str:
     """JSON that every parser reads: infinities and NaN become the strings "inf", "-inf" and "nan"."""
-    return json.dumps(_strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return value
+    return json.dumps(without_infinities(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_document(path: Path) -> RunDocument:
