@@ -164,3 +164,11 @@ def test_a_store_that_cannot_be_used_is_infra(project):
     assert run.ret == 1
     assert project.evidence["verdict"] == "INFRA"
     run.stdout.fnmatch_lines(["*reports/store*"])
+
+
+def test_a_run_with_other_recipes_is_not_the_whole_tier_and_no_baseline(project):
+    run = project.gate("--superweight-recipe", "no-op", "--superweight-recipe", "clip-restore-int8-channel")
+    assert run.ret == 0, run.stdout.str()
+    assert "*/prune-super-weights" in project.evidence["run"]["left_out"]
+    run.stdout.fnmatch_lines(["*PASS: as far as this run was asked*", "*no release baseline*"])
+    assert not (project.root / "reports" / "baselines").exists()

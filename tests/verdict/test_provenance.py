@@ -7,7 +7,7 @@ import pytest
 
 from superweight.cards import GateCard, WaiverCard
 from superweight.evidence import Noise
-from superweight.verdict.provenance import active, expired, loss_margin, noise_floor, notes, stale, too_fine
+from superweight.verdict.provenance import expired, loss_margin, noise_floor, notes, stale, too_fine
 
 TODAY = date(2026, 11, 23)
 HERE = {"planned": 200, "device_class": "cuda NVIDIA H100 80GB HBM3", "today": TODAY}
@@ -131,9 +131,9 @@ def test_waivers_are_active_through_their_last_day_and_told_after_it():
         id="w", model="m", recipe="rtn-*", gate="zero-shot:piqa", ticket="OPS-9", why="a reason long enough to be one",
         date="2026-11-01", expires="2026-11-23",
     )  # fmt: skip
-    assert active(waiver, TODAY)
+    assert waiver.valid_on(TODAY)
     assert expired(waiver, TODAY) is None
     tomorrow = date(2026, 11, 24)
-    assert not active(waiver, tomorrow)
+    assert not waiver.valid_on(tomorrow)
     for word in ("'w'", "OPS-9", "zero-shot:piqa", "m/rtn-*", "2026-11-23"):
         assert word in expired(waiver, tomorrow)

@@ -123,11 +123,6 @@ def too_fine(card: GateCard, noise: Noise) -> str | None:
     )
 
 
-def active(waiver: WaiverCard, today: date) -> bool:
-    """Whether a waiver holds today; it does through the day it expires."""
-    return waiver.valid_on(today)
-
-
 def expired(waiver: WaiverCard, today: date) -> str | None:
     """What to say of a waiver that would have held, had its time not run out; None while it holds."""
     if waiver.valid_on(today):
