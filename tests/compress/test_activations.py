@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from superweight.compress.activations import ActivationQuantiser
+from superweight.kernels.activations import ActivationQuantiser
 
 
 def quantise(x, granularity, **options):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from superweight.compress.blocks import block_views, count_blocks, pieces, whole_blocks
+from superweight.compress.blocks import block_views, count_blocks, gathered, whole_blocks
 
 
 def numbered(rows, columns):
@@ -63,13 +63,26 @@ def test_count():
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 10, 1000])
 @pytest.mark.parametrize(("granularity", "size"), [("tensor", None), ("channel", None), ("group", 3), ("block", 4)])
-def test_pieces_never_exceed_the_limit_nor_mix_blocks(granularity, size, limit):
+def test_parts_never_exceed_the_limit_unless_one_block_does(granularity, size, limit):
     stored = torch.zeros(5, 7)
     for view in block_views(stored, granularity, size):
         for part in whole_blocks(view, limit):
+            assert part.shape[-1] == view.shape[-1]
             assert part.numel() <= limit or part.numel() == part.shape[-1]
-            for piece in pieces(part, limit):
-                assert piece.numel() <= limit
-                assert piece.shape[:-1] == part.shape[:-1]
-                piece += 1
+            part += 1
     assert torch.equal(stored, torch.ones(5, 7))
+
+
+def test_long_blocks_come_alone(monkeypatch):
+    monkeypatch.setattr("superweight.compress.blocks.LONG", 6)
+    assert [part.shape for part in whole_blocks(torch.zeros(3, 7), 1000)] == [(1, 7)] * 3
+    assert [part.shape for part in whole_blocks(torch.zeros(3, 6), 1000)] == [(3, 6)]
+
+
+def test_gathered_is_the_part_itself_where_its_blocks_lie_one_after_another():
+    stored = numbered(4, 6)
+    whole, strided = stored.view(4, 2, 3), stored[:, :4].unflatten(1, (2, 2))
+    assert gathered(whole).data_ptr() == stored.data_ptr()
+    assert gathered(strided).data_ptr() != stored.data_ptr()
+    assert gathered(strided).tolist() == strided.reshape(8, 2).tolist()
+    assert gathered(stored.T).is_contiguous()

@@ -29,7 +29,7 @@ def test_answers_do_not_see_one_another(tiny, attention_matmuls, tolerance):
     """
     loaded = tiny()
     scorer = Scorer(loaded)
-    assert scorer.widest_row  # rows are shared
+    assert scorer.sharing.rows  # rows are shared
     recipe = card(weights="channel", activations="token", attention_matmuls=attention_matmuls)
     with apply(recipe, Context(loaded)):
         assert answers(scorer) == pytest.approx(answers(scorer, alone=True), abs=tolerance)

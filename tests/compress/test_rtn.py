@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from superweight.cards.base import Coordinate
-from superweight.compress import apply
+from superweight.compress import apply, base
 
 INT4_G8 = {"kind": "rtn", "bits": 4, "granularity": "group", "group_size": 8}
 
@@ -59,12 +59,24 @@ def test_tensor_granularity_of_experts_is_one_expert(tiny, context, recipe):
         assert_rounded(after[expert], before[expert], 4)
 
 
-def test_a_block_longer_than_a_piece(tiny, context, recipe, monkeypatch):
-    monkeypatch.setattr("superweight.compress.rtn.piece_elements", lambda device: 7)
+def test_a_block_longer_than_a_part(tiny, context, recipe, monkeypatch):
+    monkeypatch.setattr("superweight.compress.rtn.part_elements", lambda device: 7)
     loaded = tiny()
     before = by_name(loaded, "0.mlp.up_proj.weight").clone()
     apply(recipe(kind="rtn", bits=4, granularity="tensor"), context(loaded))
     assert_rounded(by_name(loaded, "0.mlp.up_proj.weight"), before, 4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("granularity", [{"granularity": "channel"}, {"granularity": "group", "group_size": 7}])
+def test_parts_of_any_size_give_the_same(tiny, context, recipe, digest, monkeypatch, kind, granularity):
+    found = []
+    for size in (1 << 18, 100, 3):
+        monkeypatch.setattr("superweight.compress.rtn.part_elements", lambda device, size=size: size)
+        loaded = tiny(kind, torch.bfloat16)
+        apply(recipe(kind="rtn", bits=4, **granularity), context(loaded))
+        found.append(digest(loaded.model))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "gpt_oss"])
@@ -126,3 +138,26 @@ def test_stored_of_conv1d_is_in_hugging_face_orientation(tiny, context, recipe):
     place = Coordinate(layer=1, row=3, column=30)
     stored = apply(recipe(**INT4_G8), context(loaded, place)).stored(place)
     assert torch.equal(stored, by_name(loaded, "1.mlp.c_proj.weight")[30, 3])
+
+
+def test_what_is_kept_is_kept_in_the_same_memory_by_the_next_recipe(tiny, context, recipe, digest):
+    loaded = tiny()
+    before = digest(loaded.model)
+    places = []
+    for bits in (2, 3):
+        with apply(recipe(kind="rtn", bits=bits, granularity="channel"), context(loaded)):
+            pass
+        places.append([base._spare[w.parameter].data_ptr() for w in loaded.architecture.linear_weights])
+        assert digest(loaded.model) == before
+    assert places[0] == places[1]
+
+
+def test_recipes_on_top_of_each_other_keep_apart(tiny, context, recipe, digest):
+    loaded = tiny()
+    before = digest(loaded.model)
+    with apply(recipe(kind="rtn", bits=4, granularity="channel"), context(loaded)):
+        once = digest(loaded.model)
+        with apply(recipe(kind="rtn", bits=2, granularity="channel"), context(loaded)):
+            assert digest(loaded.model) != once
+        assert digest(loaded.model) == once
+    assert digest(loaded.model) == before

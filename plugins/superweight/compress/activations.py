@@ -1,100 +1,13 @@
-"""Dynamic symmetric INT8 activations, with super-activation handling (arXiv:2411.07191, section 4.1)."""
+"""How a recipe card says that activations are quantised."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
-
-import torch
-
-Q_MAX = 127
-"""Codes run from −127 to 127, so that zero is a code and the grid is symmetric."""
+from superweight.cards.recipe import W8A8, SmoothQuant
+from superweight.kernels.activations import ActivationQuantiser
 
 
-@dataclass(frozen=True)
-class Quantised:
-    """Activations as INT8, with the entries that stay in full precision.
-
-    Attributes:
-        codes: int8 `(sequences, tokens, channels)`; at a replaced entry, the code of what stands in for it.
-        scale: float32 `(sequences, 1, 1)` or `(sequences, tokens, 1)`.
-        where: int64 `(3, n)`: sequence, token and channel of each replaced entry.
-        entries: float32 `(n,)`: the entries themselves, exact.
-        shape: of the input.
-    """
-
-    codes: torch.Tensor
-    scale: torch.Tensor
-    where: torch.Tensor
-    entries: torch.Tensor
-    shape: torch.Size
-
-    def differences(self) -> torch.Tensor:
-        """What the integer product lacks of each replaced entry, a − â: float32 `(n,)`."""
-        sequence, token, channel = self.where
-        scale = self.scale.expand(*self.codes.shape[:2], 1)[sequence, token, 0]
-        return self.entries - self.codes[sequence, token, channel].float() * scale
-
-    def dequantised(self) -> torch.Tensor:
-        """float32 in the input's shape, the replaced entries put back exactly."""
-        x = self.codes.float() * self.scale
-        x[tuple(self.where)] = self.entries
-        return x.view(self.shape)
-
-
-@dataclass(frozen=True)
-class ActivationQuantiser:
-    """How the input of a linear layer is quantised.
-
-    Attributes:
-        granularity: what shares a scale. `tensor`: one sequence of a batch, so that figures do not depend on how
-            sequences are batched. `token`: one token.
-        handled: None rounds as is. `massive` takes every entry larger than `ratio` times the mean magnitude of its
-            sequence. `largest` takes the one largest entry of each scale.
-        ratio: see `massive`.
-        replacement: the median that stands in for an entry is taken over its token's channels, its channel's tokens,
-            or the whole sequence; of an even number of values, the lower middle one.
-    """
-
-    granularity: Literal["tensor", "token"]
-    handled: Literal["massive", "largest"] | None = None
-    ratio: float = 100.0
-    replacement: Literal["token", "channel", "tensor"] = "token"
-
-    def __call__(self, x: torch.Tensor) -> Quantised:
-        """Quantise `(tokens, channels)` or `(…, tokens, channels)`; arithmetic in float32."""
-        wide = x.detach().float() if x.dim() > 1 else x.detach().float().unsqueeze(0)
-        x_stc = wide.reshape(math.prod(wide.shape[:-2]), *wide.shape[-2:])
-        where = self.find(x_stc)
-        entries = x_stc[tuple(where)]
-        if entries.numel():
-            x_stc = x_stc.index_put(tuple(where), self._stand_ins(x_stc, where))
-        scale = self._largest(x_stc) / Q_MAX
-        codes = (x_stc / torch.where(scale == 0, 1.0, scale)).round_().clamp_(-Q_MAX, Q_MAX).to(torch.int8)
-        return Quantised(codes, scale, where, entries, x.shape)
-
-    def _largest(self, x_stc: torch.Tensor) -> torch.Tensor:
-        if self.granularity == "token":
-            return x_stc.abs().amax(-1, keepdim=True)
-        return x_stc.abs().flatten(1).amax(-1)[:, None, None] if x_stc.numel() else x_stc.new_zeros(len(x_stc), 1, 1)
-
-    def find(self, x_stc: torch.Tensor) -> torch.Tensor:
-        """Sequence, token and channel of the entries that count as super activations: int64 `(3, n)`."""
-        if self.handled is None or x_stc.numel() == 0:
-            return torch.empty(3, 0, dtype=torch.int64, device=x_stc.device)
-        magnitude = x_stc.abs()
-        if self.handled == "massive":
-            mean = magnitude.mean((-2, -1), keepdim=True)
-            return (magnitude > self.ratio * mean).nonzero().T
-        flat = magnitude.flatten(-2) if self.granularity == "tensor" else magnitude.flatten(0, 1)
-        groups = torch.arange(flat.shape[0], device=flat.device)
-        return torch.stack(torch.unravel_index(groups * flat.shape[1] + flat.argmax(-1), x_stc.shape))
-
-    def _stand_ins(self, x_stc: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        sequence, token, channel = where
-        if self.replacement == "token":
-            return x_stc[sequence, token].median(-1).values
-        if self.replacement == "channel":
-            return x_stc[sequence, :, channel].median(-1).values
-        return x_stc.flatten(1).median(-1).values[sequence]
+def quantiser_of(method: W8A8 | SmoothQuant) -> ActivationQuantiser:
+    """The quantiser of a card's method: super activations are handled if it is W8A8 and says so."""
+    if isinstance(method, SmoothQuant) or method.super_activations == "naive":
+        return ActivationQuantiser(method.activations)
+    return ActivationQuantiser(method.activations, method.entries, method.massive_ratio, method.replacement)

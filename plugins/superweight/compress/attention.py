@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from superweight.compress.activations import Q_MAX
 from superweight.errors import InfraError
+from superweight.kernels.activations import Q_MAX
 
 _MATMUL = (torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__)
 _EAGER = "eager_attention_forward"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 from superweight.cards.base import Coordinate
 from superweight.checkpoint.architecture import LinearWeight
@@ -108,6 +109,11 @@ def label(weight: LinearWeight, expert: int | None) -> str:
     return weight.name if expert is None else f"{weight.name}[{expert}]"
 
 
+_spare: MutableMapping[torch.Tensor, torch.Tensor] = WeakIdKeyDictionary()
+"""Where a parameter was kept by a recipe that has been undone, for the next one; freed with the parameter. Copying into
+memory that has been used costs a fifth of copying into memory that is new to the process."""
+
+
 class Journal:
     """Every change to the model goes through here, and is undone from here in reverse order.
 
@@ -129,8 +135,16 @@ class Journal:
         parameter = weight.parameter
         if not parameter.is_contiguous():  # blocks are runs of the stored order
             parameter.data = parameter.data.contiguous()
-        kept = parameter.detach().to("cpu", copy=True)
-        self.stack.callback(lambda: parameter.data.copy_(kept))
+        kept = _spare.pop(parameter, None)
+        if kept is None or kept.shape != parameter.shape or kept.dtype != parameter.dtype:
+            kept = torch.empty_like(parameter.data, device="cpu")
+        kept.copy_(parameter.data)
+
+        def put_back() -> None:
+            parameter.data.copy_(kept)
+            _spare[parameter] = kept
+
+        self.stack.callback(put_back)
 
     def keep_scalars(self, weight: LinearWeight, flat: torch.Tensor) -> None:
         """Copy the scalars at `flat` (int64 indices into the parameter as stored), before they are rewritten."""
@@ -144,6 +158,16 @@ class Journal:
         if not self.written.setdefault(weight.name, False):
             self.written[weight.name] = not same_bits(cast, destination)
         destination.copy_(cast)
+
+    def rewrite(self, weight: LinearWeight, destination: torch.Tensor, change: Callable[[torch.Tensor], None]) -> None:
+        """Let `change` write to `destination`, a view of the parameter, in place and in the checkpoint's dtype.
+
+        What was there is kept for comparison until a bit of the parameter has changed: mostly for one call.
+        """
+        before = None if self.written.setdefault(weight.name, False) else destination.clone()
+        change(destination)
+        if before is not None:
+            self.written[weight.name] = not same_bits(destination, before)
 
     def undo(self) -> None:
         """Undo everything; nothing is left to undo afterwards."""

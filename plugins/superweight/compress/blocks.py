@@ -8,6 +8,8 @@ import torch
 
 from superweight.cards.recipe import Granularity
 from superweight.checkpoint.architecture import LinearWeight
+from superweight.kernels.rounding import LONG
+from superweight.kernels.rounding import piece_elements as piece_elements
 
 
 def block_views(
@@ -53,22 +55,22 @@ def _runs(rows: torch.Tensor, size: int) -> list[torch.Tensor]:
     return parts + ([rows[:, whole:]] if whole < rows.shape[-1] else [])
 
 
-def piece_elements(device: torch.device) -> int:
-    """How many elements are worked on at a time: what stays in a CPU's cache, or keeps a GPU busy."""
-    return 1 << 18 if device.type == "cpu" else 1 << 24
-
-
 def whole_blocks(view: torch.Tensor, limit: int) -> Iterator[torch.Tensor]:
-    """Split a view between blocks into parts of at most `limit` elements; a longer block comes alone."""
+    """Split a view between blocks into parts of at most `limit` elements; a block that is long comes alone.
+
+    Blocks that lie one after another come as `(blocks, n)`.
+    """
+    n = view.shape[-1]
+    if view.dim() > 2 and view.is_contiguous():
+        view = view.view(-1, n)
     if view.dim() > 2 and view[0].numel() > limit:
         for row in view:
             yield from whole_blocks(row, limit)
         return
-    step = max(1, limit // max(1, view[0].numel()))
+    step = 1 if n > LONG else max(1, limit // max(1, view[0].numel()))
     yield from torch.split(view, step)
 
 
-def pieces(part: torch.Tensor, limit: int) -> Iterator[torch.Tensor]:
-    """Split a part within its blocks, so that no float32 copy exceeds `limit` elements."""
-    step = max(1, limit // max(1, part.numel() // part.shape[-1]))
-    yield from torch.split(part, step, dim=-1)
+def gathered(part: torch.Tensor) -> torch.Tensor:
+    """A part as contiguous `(blocks, n)`: itself where its blocks lie one after another, else a copy."""
+    return part.reshape(-1, part.shape[-1]).contiguous()

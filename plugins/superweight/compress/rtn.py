@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
 from superweight.cards.recipe import RoundToNearest
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.base import Context, Journal, Outcome, experts
-from superweight.compress.blocks import count_blocks, piece_elements, pieces, weight_views, whole_blocks
-from superweight.compress.rounding import extremes, round_to_nearest
+from superweight.compress.blocks import count_blocks, gathered, weight_views, whole_blocks
 from superweight.compress.size import SCALE_BITS, measure
+from superweight.kernels.rounding import part_elements, round_
 
 
 def apply(method: RoundToNearest, context: Context, journal: Journal) -> Outcome:
@@ -16,7 +20,7 @@ def apply(method: RoundToNearest, context: Context, journal: Journal) -> Outcome
     for weight in context.weights:
         journal.keep(weight)
         for expert in experts(weight):
-            _round(method, weight, expert, journal)
+            round_matrix(method, weight, expert, journal)
         parts.append(size_parts(method, weight))
     return Outcome(size=measure(context.loaded.model, context.weights, parts, width=context.width))
 
@@ -38,10 +42,18 @@ def size_parts(method: RoundToNearest, weight: LinearWeight) -> dict[str, int]:
     }
 
 
-def _round(method: RoundToNearest, weight: LinearWeight, expert: int | None, journal: Journal) -> None:
-    limit = piece_elements(weight.parameter.device)
+def round_matrix(
+    method: RoundToNearest, weight: LinearWeight, expert: int | None, journal: Journal, z: float = math.inf
+) -> None:
+    """Round one matrix in place, clipped at z standard deviations if that is finite."""
+
+    def change(part: torch.Tensor) -> None:
+        blocks = gathered(part)
+        round_(blocks, method.bits, z, journal.dtype)
+        if blocks.data_ptr() != part.data_ptr():
+            part.copy_(blocks.view(part.shape))
+
+    limit = part_elements(weight.parameter.device)
     for view in weight_views(weight, expert, method.granularity, size_of(method)):
         for part in whole_blocks(view, limit):
-            ends = extremes(part)
-            for piece in pieces(part, limit):
-                journal.write(weight, piece, round_to_nearest(piece.float(), ends, method.bits))
+            journal.rewrite(weight, part, change)

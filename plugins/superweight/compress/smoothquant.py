@@ -8,7 +8,7 @@ import torch
 
 from superweight.cards.recipe import SmoothQuant
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.activations import ActivationQuantiser
+from superweight.compress.activations import quantiser_of
 from superweight.compress.base import Context, Journal, Outcome, experts
 from superweight.compress.calls import Call, Handler, intercept
 from superweight.compress.w8a8 import Int8, Smoothing, install
@@ -26,7 +26,7 @@ def apply(method: SmoothQuant, context: Context, journal: Journal) -> Outcome:
     """
     recorder = _calibrate(method, context)
     smoothing = recorder.smoothing(method.alpha)
-    how = Int8(method.weights, ActivationQuantiser(method.activations), smoothing=smoothing)
+    how = Int8(method.weights, quantiser_of(method), smoothing=smoothing)
     outcome = install(how, context, journal)
     outcome.figures.update(
         alpha=method.alpha,

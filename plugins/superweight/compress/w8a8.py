@@ -11,13 +11,14 @@ import torch
 from superweight.cards.base import Coordinate
 from superweight.cards.recipe import W8A8
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.activations import ActivationQuantiser, Quantised
+from superweight.compress.activations import quantiser_of
 from superweight.compress.attention import quantise_attention
 from superweight.compress.base import Context, Journal, Outcome, experts
-from superweight.compress.blocks import piece_elements
 from superweight.compress.calls import Call, Handler, intercept
-from superweight.compress.int8 import Int8Weight, kept_scalars, result_dtype, weight_codes, weight_scale
+from superweight.compress.int8 import kept_scalars, result_dtype, stored
 from superweight.compress.size import SCALE_BITS, measure, side_table_bits
+from superweight.kernels.activations import ActivationQuantiser
+from superweight.kernels.int8 import Int8Weight, linear, piece_rows, weight_codes, weight_scale
 
 Smoothing = Mapping[tuple[str, int | None], torch.Tensor]
 Matrices = dict[tuple[str, int | None], Int8Weight]
@@ -45,11 +46,8 @@ class Int8:
 
 def apply(method: W8A8, context: Context, journal: Journal) -> Outcome:
     """Quantise the linear weights and their inputs; the inputs of the attention matmuls too, if the card says so."""
-    handled = method.super_activations == "handled"
-    quantiser = ActivationQuantiser(
-        method.activations, method.entries if handled else None, method.massive_ratio, method.replacement
-    )
-    outcome = install(Int8(method.weights, quantiser, method.execution, method.keep_super_weights), context, journal)
+    how = Int8(method.weights, quantiser_of(method), method.execution, method.keep_super_weights)
+    outcome = install(how, context, journal)
     if method.attention_matmuls:
         quantise_attention(context.loaded.model, method.activations, journal.stack)
     return outcome
@@ -93,7 +91,7 @@ def _quantise(how: Int8, context: Context, journal: Journal, weight: LinearWeigh
     scale = weight_scale(matrix, how.weights, smoothing)
     integer = how.execution == "integer"
     codes = torch.empty(matrix.shape if integer else (0, 0), dtype=torch.int8, device=matrix.device)
-    step = max(1, piece_elements(matrix.device) // max(1, matrix.shape[1]))
+    step = piece_rows(matrix)
     for start in range(0, matrix.shape[0], step):
         rows = slice(start, start + step)
         row_scale = scale[rows] if how.weights == "channel" else scale
@@ -107,15 +105,16 @@ def _quantise(how: Int8, context: Context, journal: Journal, weight: LinearWeigh
 
 
 def _handler(how: Int8, name: str, matrices: Matrices) -> Handler:
-    def quantised(call: Call) -> Quantised:
+    def smoothed(call: Call) -> torch.Tensor:
         smoothing = how.smoothing.get((name, call.expert))
-        return how.activations(call.x if smoothing is None else call.x.float() / smoothing)
+        return call.x if smoothing is None else call.x.float() / smoothing
 
     def simulated(call: Call) -> torch.Tensor:
-        return call.linear(quantised(call).dequantised().to(call.x.dtype))
+        return call.linear(how.activations.simulate(smoothed(call)).to(call.x.dtype))
 
     def integer(call: Call) -> torch.Tensor:
-        return matrices[name, call.expert].linear(quantised(call), call.bias).to(result_dtype(call.x))
+        matrix = matrices[name, call.expert]
+        return linear(smoothed(call), matrix, how.activations, call.bias, result_dtype(call.x))
 
     return integer if how.execution == "integer" else simulated
 
@@ -123,11 +122,11 @@ def _handler(how: Int8, name: str, matrices: Matrices) -> Handler:
 def _reader(context: Context, matrices: Matrices) -> Callable[[Coordinate], torch.Tensor]:
     architecture = context.loaded.architecture
 
-    def stored(coordinate: Coordinate) -> torch.Tensor:
+    def read(coordinate: Coordinate) -> torch.Tensor:
         weight = architecture.down_projection(coordinate)
-        return matrices[weight.name, coordinate.expert].stored(coordinate, weight.parameter.dtype)
+        return stored(matrices[weight.name, coordinate.expert], coordinate, weight.parameter.dtype)
 
-    return stored
+    return read
 
 
 def _size_parts(how: Int8, context: Context, weight: LinearWeight) -> dict[str, int]:
