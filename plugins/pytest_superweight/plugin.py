@@ -13,6 +13,7 @@ from pytest_superweight.options import Settings, add_options
 from pytest_superweight.ordering import cell_of, is_empty, sort_by_cell
 from pytest_superweight.session import KEY, GateSession
 from superweight.errors import GateFailure, InfraError, SuperweightError
+from superweight.garbage import no_collection
 
 if TYPE_CHECKING:
     from pytest_superweight.cell_under_test import CellUnderTest
@@ -35,11 +36,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """To run a test on every cell, take `superweight_cell`; add `superweight_corpus` or `superweight_task`."""
     if "superweight_cell" not in metafunc.fixturenames:
         return
-    from pytest_superweight.selection import parametrize
-
     session = metafunc.config.stash[KEY]
     try:
-        parametrize(metafunc, session.matrix, session.tier)
+        with no_collection():  # the first call imports and reads the cards
+            from pytest_superweight.selection import parametrize
+
+            parametrize(metafunc, session.matrix, session.tier)
     except SuperweightError as error:
         session.bad_card = str(error)  # told once, when collection is over, rather than for every file
 

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
-from pytest_superweight.session import KEY, GateSession
+from pytest_superweight.session import KEY
 from superweight.errors import SuperweightError
 
-
-class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """xdist scheduling that gives all cells of one model to one worker, so that each model is loaded once."""
-
-    def schedule(self) -> None:
-        """Hand out work; the first time, the controller learns here that there is some of ours."""
-        super().schedule()
-        collected: list[str] = next(iter(self.registered_collections.values()), [])
-        if any(model_of(nodeid) in self._models for nodeid in collected):
-            self._session.begin()
-
-    def _split_scope(self, nodeid: str) -> str:
-        return model_of(nodeid) or nodeid
-
-    @property
-    def _session(self) -> GateSession:
-        session: GateSession = self.config.stash[KEY]
-        return session
-
-    @property
-    def _models(self) -> set[str]:
-        return {cell.model.id for cell in self._session.matrix}
-
-
-def model_of(nodeid: str) -> str:
-    """The model id in `test_name[model/recipe…]`, or nothing."""
-    _, bracket, parameters = nodeid.partition("[")
-    model, slash, _ = parameters.partition("/")
-    return model if bracket and slash else ""
+if TYPE_CHECKING:  # a conftest.py imports this module, and most runs have one process
+    from pytest_superweight.model_scheduling import ModelScheduling
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModelScheduling | None:
@@ -55,4 +27,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModelSchedul
         config.stash[KEY].bad_card = str(error)
         config.stash[KEY].begin()
         raise pytest.UsageError(str(error)) from error
-    return ModelScheduling(config, log) if config.getoption("dist") == "load" else None
+    if config.getoption("dist") != "load":
+        return None
+    from pytest_superweight.model_scheduling import ModelScheduling
+
+    return ModelScheduling(config, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.options import TIERS, Settings
+from superweight.garbage import no_collection
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
     from superweight.cards import Cell, Library, TierCard, TierPerplexity, TierTask
@@ -66,9 +68,11 @@ class GateSession:
     @cached_property
     def workbench(self) -> Workbench:
         """Where cells are measured; made, with torch, when the first cell runs."""
-        from superweight.evidence import Store
-        from superweight.measure import Workbench, default_device, share_cores
+        with no_collection():
+            from superweight.evidence import Store
+            from superweight.measure import Workbench, default_device, share_cores
 
+            gc.freeze()  # half a million objects of torch and transformers that stay; collections need not walk them
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
         share_cores(min(workers, len(self.asked)))

@@ -7,10 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from superweight import __version__
-from superweight.cards import load_library
 from superweight.errors import SuperweightError
+from superweight.garbage import no_collection
+
+if TYPE_CHECKING:
+    from superweight.cards import Library
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,8 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _library(options: argparse.Namespace) -> Library:
+    from superweight.cards import load_library  # here, so that --help and --version need no cards
+
+    return load_library(options.cards)
+
+
 def _cards(options: argparse.Namespace) -> int:
-    library = load_library(options.cards)
+    library = _library(options)
     for name in ("models", "recipes", "corpora", "tasks", "gates", "waivers", "tiers"):
         print(f"{name}:")
         for identifier, card in getattr(library, name).items():
@@ -108,16 +118,17 @@ def _cards(options: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     from superweight.fetch import fetch
 
-    library = load_library(options.cards)
+    library = _library(options)
     return fetch([library.model(argument) for argument in options.models], library, library.tiers[options.tier])
 
 
 def _detect(options: argparse.Namespace) -> int:
-    card = load_library(options.cards).model(options.source)
-    from superweight.checkpoint import Cache, load_model, resolve
-    from superweight.detect import describe, detect
-    from superweight.measure.environment import default_device
-    from superweight.report import strict_json
+    card = _library(options).model(options.source)
+    with no_collection():
+        from superweight.checkpoint import Cache, load_model, resolve
+        from superweight.detect import describe, detect
+        from superweight.measure.environment import default_device
+        from superweight.report import strict_json
 
     checkpoint = resolve(card.source, Cache())
     loaded = load_model(
@@ -150,7 +161,7 @@ def _compare(options: argparse.Namespace) -> int:
     from superweight.report.run_snapshots import read_snapshots
 
     before, after = read_snapshots(options.before), read_snapshots(options.after)
-    gates = load_library(options.cards).book.gate
+    gates = _library(options).book.gate
     comparison = compare_runs(before, after, gates, names=(str(options.before), str(options.after)))
     print(comparison_text(comparison), end="")
     out = options.out or (options.after if options.after.is_dir() else None)
@@ -163,7 +174,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _baseline(options: argparse.Namespace) -> int:
     from superweight.report.promote import promote_run
 
-    gates = load_library(options.cards).book.gate
+    gates = _library(options).book.gate
     promoted, text = promote_run(options.directory, options.baselines, gates, force=options.force)
     print(text, end="")
     return 0 if promoted else 1

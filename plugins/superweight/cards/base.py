@@ -18,7 +18,8 @@ Status = Literal["causal", "spoke", "inert", "listed", "corrected"]
 class Strict(BaseModel):
     """A frozen model that refuses keys it does not know and does not coerce one type into another."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when first used: parts of a card are built into the card's own validator, and most never alone.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Coordinate(Strict):

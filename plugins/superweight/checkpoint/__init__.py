@@ -12,6 +12,7 @@ from superweight.checkpoint.files import Checkpoint, open_directory
 from superweight.checkpoint.header import TensorInfo
 from superweight.checkpoint.sources import Planned, describe, resolve
 from superweight.checkpoint.wheel import fetch_file
+from superweight.garbage import no_collection
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel, load_model
@@ -34,7 +35,8 @@ _NEEDS_TORCH = ("LoadedModel", "load_model")
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_TORCH:
-        from superweight.checkpoint import loading
+        with no_collection():
+            from superweight.checkpoint import loading
 
         return getattr(loading, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

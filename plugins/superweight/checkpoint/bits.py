@@ -17,6 +17,14 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(as_integers(one), as_integers(other))
 
 
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether a floating-point tensor holds neither NaN nor infinity, in one read of it.
+
+    A sum is finite only if every addend is. A sum that is not may have overflowed, and only then is looked at closer.
+    """
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
 def bits(scalar: torch.Tensor) -> int:
     """The bits of a 0-dimensional tensor as an unsigned integer."""
     modulus: int = 1 << (8 * scalar.element_size())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,15 @@ from typing import Any
 import torch
 
 from superweight.checkpoint.architecture import Architecture
+from superweight.checkpoint.bits import all_finite
 from superweight.checkpoint.files import Checkpoint
 from superweight.errors import InfraError
+from superweight.garbage import no_collection
 
 log = logging.getLogger("superweight")
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_CAST_BYTES = 4 * 2**30  # of weights in a lower compute dtype, kept beside the stored ones while passes run
 _COMPUTE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _TOKENIZERS = (
     "tokenizer.json",
@@ -62,10 +65,15 @@ class LoadedModel:
         """Run forward passes in here: no gradients, matmuls in `compute_dtype`.
 
         Parameters stay in the dtype they are stored in, so that what is checked bit for bit is what is measured;
-        a lower `compute_dtype` is reached by autocast.
+        a lower `compute_dtype` is reached by autocast, which casts each weight once in the block: do not change
+        weights inside.
         """
         differs = self.compute_dtype != next(self.model.parameters()).dtype
-        with torch.inference_mode(), torch.autocast(self.device.type, self.compute_dtype, enabled=differs):
+        with (
+            torch.no_grad() if differs else torch.inference_mode(),  # under which autocast keeps nothing
+            torch.autocast(self.device.type, self.compute_dtype, enabled=differs),
+            _cast_once(self.model, self.compute_dtype) if differs else nullcontext(),
+        ):
             yield
 
 
@@ -85,7 +93,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", compute_dtype: st
     place = _device(device)
     stored = _stored_dtype(checkpoint)
     compute = _compute_dtype(compute_dtype, stored)
-    with quiet():
+    with no_collection(), quiet():  # transformers imports the architecture's code in here
         tokenizer = _load_tokenizer(checkpoint.directory)
         model = _load_weights(checkpoint, stored, place)
     _check_finite(model, checkpoint)
@@ -111,6 +119,24 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _cast_once(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Let autocast keep what it casts until it ends: it does so for parameters that ask for gradients.
+
+    None are computed under `no_grad`. Copies of all weights must be affordable.
+    """
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    if sum(parameter.numel() for parameter in frozen) * dtype.itemsize > _CAST_BYTES:
+        frozen = []
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(parameter.is_floating_point())
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _device(name: str) -> torch.device:
@@ -229,15 +255,14 @@ def _check_loading(info: dict[str, Any], checkpoint: Checkpoint) -> None:
 
 
 def _check_finite(model: Any, checkpoint: Checkpoint) -> None:
-    """Refuse NaN and infinity. A sum is finite only if every addend is, so one pass over each weight is enough."""
+    """Refuse NaN and infinity, in one read of each weight."""
     found: list[str] = []
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
-        if weight.is_floating_point() and not torch.isfinite(weight.sum(dtype=torch.float32)):
+        if weight.is_floating_point() and not all_finite(weight):
             bad = (~torch.isfinite(weight)).nonzero()
-            if len(bad):
-                where = bad[0].tolist()
-                found.append(f"{name} ({len(bad)}, first {where} = {weight[tuple(where)].item()})")
+            where = bad[0].tolist()
+            found.append(f"{name} ({len(bad)}, first {where} = {weight[tuple(where)].item()})")
     if found:
         raise InfraError(
             f"{checkpoint.directory} holds NaN or infinity in {len(found)} weights: {'; '.join(found[:5])}. "

@@ -59,6 +59,7 @@ class ModelBench:
         self.checkpoint = resolve(card.source, cache)
         self.loaded = load_model(self.checkpoint, device=device, compute_dtype=dtype or card.compute_dtype)
         self.scorer = Scorer(self.loaded)
+        self.scorer.begin_with(list(self.loaded.architecture.layers))
         self._tokens: dict[str, torch.Tensor] = {}
         self._applied: tuple[str, Applied] | None = None
         self._spoiled: InfraError | None = None
@@ -153,22 +154,27 @@ class ModelBench:
         if self._applied is None or self._applied[0] != cell.recipe.id:
             super_weights = tuple(self.protected)
             self.undo()
+            self._original  # noqa: B018 - taken before the first change, for undo to check against
             context = Context(self.loaded, super_weights, calibration=self._calibration)
             self._applied = (cell.recipe.id, apply(cell.recipe, context))
+            self._begin(_first_layer(self.loaded.architecture.prefix, self._applied[1]))
         return self._applied[1]
 
     def undo(self) -> None:
         """Bring the uncompressed model back.
 
         Raises:
-            InfraError: a recipe could not be undone, now or before: no figure may be taken from this model any more.
+            InfraError: a recipe could not be undone to the last bit, now or before: no figure may be taken from this
+                model any more.
         """
         if self._spoiled is not None:
             raise self._spoiled
         if self._applied is not None:
+            self._begin(0)
             (_, applied), self._applied = self._applied, None
             try:
                 applied.undo()
+                self._check_undone(applied)
             except Exception as error:
                 self._spoiled = InfraError(f"the model could not be restored after a recipe: {error}", reason="crash")
                 raise self._spoiled from error
@@ -187,6 +193,8 @@ class ModelBench:
         evidence.checkpoint = {
             "origin": self.checkpoint.origin,
             **{name: self.identity[name] for name in names},
+            "evaluation": str(self.scorer.sharing),
+            "slow": self.scorer.sharing.why_not,
             "note": self.card.note,
             "environment": environment(self.loaded.device),
         }
@@ -200,9 +208,16 @@ class ModelBench:
         evidence.key = content_key(recipe=recipe, protocol=PROTOCOL, figures=figures, **self.identity)
 
     @cached_property
-    def _original(self) -> dict[str, tuple[int, int]]:
+    def _original(self) -> dict[str, str]:
         self.undo()
         return fingerprints(self.loaded.model)
+
+    def _check_undone(self, applied: Applied) -> None:
+        now = fingerprints(self.loaded.model, applied.rewritten)
+        differing = [name for name, found in now.items() if found != self._original[name]]
+        if differing:
+            names = ", ".join(differing[:8]) + (", …" if len(differing) > 8 else "")
+            raise InfraError(f"{len(differing)} parameters are not what they were: {names}", reason="crash")
 
     def _detect(self) -> dict[str, Any]:
         self.undo()
@@ -230,6 +245,11 @@ class ModelBench:
             "super_weights": [weight.model_dump() for weight in stored],
         }
 
+    def _begin(self, layer: int) -> None:
+        """Let forward passes begin at a layer, all before it being as the checkpoint has them."""
+        if self.scorer.beginnings is not None:
+            self.scorer.beginnings.first = layer
+
     def _calibration(self, corpus: str, windows: int, window: int) -> torch.Tensor:
         """Token windows `(windows, window)` from the end of a corpus, away from those perplexity is measured on."""
         tokens = self.tokens(corpus)
@@ -254,6 +274,17 @@ class ModelBench:
             stored_bits=hexadecimal(stored),
             survived=original.dtype == stored.dtype and bits(original) == bits(stored),
         )
+
+
+def _first_layer(layers: str, applied: Applied) -> int:
+    """The first decoder layer that a recipe touches; 0 if it touches anything else, or nothing.
+
+    A recipe that touches nothing is a control of the measurement, which must not be spared.
+    """
+    touched = [*applied.rewritten, *applied.hooks]
+    if not all(name.startswith(f"{layers}.") for name in touched):
+        return 0
+    return min((int(name.removeprefix(f"{layers}.").partition(".")[0]) for name in touched), default=0)
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

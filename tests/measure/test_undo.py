@@ -1,0 +1,88 @@
+"""A recipe is undone to the last bit, or nothing more is measured on the model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from superweight.cards import Cell, load_library
+from superweight.cards.library import model_from_argument
+from superweight.checkpoint import Cache
+from superweight.compress import Applied
+from superweight.errors import InfraError
+from superweight.measure.bench import ModelBench
+from superweight.measure.fingerprint import fingerprints
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+HELD = "model.layers.1.mlp.down_proj.weight"
+NORM = "model.norm.weight"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    from tiny import tiny_model, tiny_tokenizer
+
+    directory = tmp_path_factory.mktemp("tiny") / "weights"
+    tiny_model("llama").save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def bench(weights, tmp_path):
+    made = ModelBench(model_from_argument(str(weights)), load_library(), Cache(tmp_path), device="cpu", dtype=None)
+    vars(made)["protected"] = {}  # no need to look for super weights that nobody planted
+    return made
+
+
+def cell(bench, recipe):
+    return Cell(bench.card, bench.library.recipes[recipe])
+
+
+def spoil(monkeypatch, *names):
+    """Leave one bit of each parameter as no recipe found it, once a recipe was undone."""
+    exact = Applied.undo
+
+    def undo(applied):
+        exact(applied)
+        for name in names:
+            applied._context.loaded.model.get_parameter(name).data.view(torch.int32).flatten()[-1:] ^= 1
+
+    monkeypatch.setattr(Applied, "undo", undo)
+
+
+@pytest.mark.parametrize("recipe", ["rtn-int8-channel", "rtn-int4-g64", "no-op", "w8a8-channel-token-naive"])
+def test_every_bit_comes_back(bench, recipe):
+    before = fingerprints(bench.loaded.model)
+    applied = bench.apply(cell(bench, recipe))
+    assert (fingerprints(bench.loaded.model) != before) == bool(applied.changed)
+    bench.undo()
+    assert fingerprints(bench.loaded.model) == before
+
+
+def test_one_bit_that_does_not_come_back_ends_measuring_on_this_model(bench, monkeypatch):
+    bench.apply(cell(bench, "rtn-int8-channel"))
+    spoil(monkeypatch, HELD)
+    with pytest.raises(InfraError, match="1 parameters are not what they were") as caught:
+        bench.apply(cell(bench, "no-op"))
+    assert caught.value.reason == "crash"
+    assert HELD in str(caught.value)
+    monkeypatch.undo()
+    for again in (bench.undo, lambda: bench.apply(cell(bench, "baseline"))):
+        with pytest.raises(InfraError, match="could not be restored") as later:
+            again()
+        assert later.value is caught.value
+
+
+def test_only_what_the_recipe_wrote_is_looked_at_again(bench, monkeypatch):
+    """What it must not write is found while it is in force, by inspection."""
+    read = []
+    bench.apply(cell(bench, "rtn-int8-channel"))
+    monkeypatch.setattr(
+        "superweight.measure.bench.fingerprints", lambda model, only: read.extend(only) or fingerprints(model, only)
+    )
+    bench.undo()
+    assert HELD in read
+    assert NORM not in read
