@@ -55,7 +55,7 @@ def test_continuations_are_those_of_plain_calls(make_loaded, kind):
     loaded = make_loaded(kind)
     pairs = requests(211)
     scorer = Scorer(loaded, batch_tokens=128)
-    assert (scorer.widest_row == 0) == (kind in NOT_PACKED)
+    assert scorer.sharing.rows == (kind not in NOT_PACKED)
     found = scorer.continuations(pairs, max_length=100)
     for (context, continuation), (value, greedy) in zip(pairs, found, strict=True):
         expected, best = plain_scores(loaded.model, context, continuation)
@@ -86,7 +86,7 @@ def test_too_long_input_loses_its_beginning(make_loaded):
 def test_rows_stay_within_a_sliding_window(make_loaded):
     loaded = make_loaded("mistral", sliding_window=48)
     scorer = Scorer(loaded)
-    assert scorer.widest_row == 48
+    assert scorer.sharing.reach == 48
     context = [3 + k % 90 for k in range(60)]  # longer than the window
     pairs = [(context, [4, 5]), (context, [6])]
     expected = [plain_scores(loaded.model, *pair)[0] for pair in pairs]
@@ -168,6 +168,6 @@ def test_logits_of_a_window_are_never_made(make_loaded, kind):
     assert largest.numel < window * vocabulary / 4
 
 
-def test_the_default_bound_is_64_mib_of_float32(make_loaded):
+def test_the_default_bound_is_16_mib_of_float32_on_a_cpu(make_loaded):
     model = Scorer(make_loaded("llama", vocabulary=4001)).language_model
-    assert model.chunk * 4001 * 4 <= 64 * 2**20 < (model.chunk + 1) * 4001 * 4
+    assert model.chunk * 4001 * 4 <= 16 * 2**20 < (model.chunk + 1) * 4001 * 4

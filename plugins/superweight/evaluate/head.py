@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -9,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-_CHUNK_BYTES = 64 * 2**20  # of float32 logits held at a time
+_CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+"""Of float32 logits held at a time: what stays in a CPU's cache while it is read, or keeps a GPU busy."""
 _PROBE_TOKENS = 8
 
 
@@ -24,13 +26,15 @@ class LanguageModel:
 
     Args:
         model: a transformers causal language model.
-        chunk_bytes: bound on the float32 logits held at a time.
+        chunk_bytes: bound on the float32 logits held at a time; 16 MiB on a CPU and 256 MiB elsewhere if not given.
     """
 
-    def __init__(self, model: Any, *, chunk_bytes: int = _CHUNK_BYTES) -> None:
+    def __init__(self, model: Any, *, chunk_bytes: int | None = None) -> None:
         self.model = model
         self.vocabulary = _vocabulary(model)
-        self.chunk = max(1, chunk_bytes // (4 * self.vocabulary))
+        kind = next(model.parameters()).device.type
+        self.chunk = max(1, (chunk_bytes or _CHUNK_BYTES.get(kind, _CHUNK_BYTES["cuda"])) // (4 * self.vocabulary))
+        self._memory: dict[int, torch.Tensor] = {}
         self._answer: type = type(None)  # of what the body returns
         self._body = self._find_body()
 
@@ -49,6 +53,24 @@ class LanguageModel:
         output = module(input_ids=input_ids, use_cache=False, **inputs)
         states: torch.Tensor = output.logits if self._body is None else output.last_hidden_state
         return states
+
+    def cache(self, input_ids: torch.Tensor) -> Any:
+        """Keys and values of a stem `(1, length)`, as transformers' own cache.
+
+        Raises:
+            TypeError: the model keeps none.
+        """
+        module = self.model if self._body is None else self._body
+        found = getattr(module(input_ids=input_ids, use_cache=True), "past_key_values", None)
+        if not hasattr(found, "batch_repeat_interleave"):
+            raise TypeError(f"{type(self.model).__name__} keeps no cache that can be repeated")
+        return found
+
+    def before_rows(self, cache: Any, count: int) -> Any:
+        """A copy of a stem's cache to stand before so many rows; a forward pass adds the rows to it."""
+        copied = copy.deepcopy(cache)
+        copied.batch_repeat_interleave(count)
+        return copied
 
     def log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-likelihood of one target token at each state, and whether it is the most likely token.
@@ -93,8 +115,20 @@ class LanguageModel:
 
     def _log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self._read(states)
-        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")  # (n,)
-        return -loss, logits.argmax(-1) == targets
+        wide = self._scratch(0, logits).copy_(logits) if logits.dtype != torch.float32 else logits
+        found = torch.log_softmax(wide, -1, out=self._scratch(1, logits)).gather(1, targets[:, None])[:, 0]
+        best = wide.gather(1, targets[:, None])[:, 0] == wide.amax(-1)
+        if bool(best.any()):  # of equal logits, the first counts
+            best[best.clone()] = wide[best].argmax(-1) == targets[best]
+        return found, best
+
+    def _scratch(self, which: int, like: torch.Tensor) -> torch.Tensor:
+        """Float32 memory of a chunk's shape, the same at every call: to map fresh pages costs more than filling."""
+        known = self._memory.get(which)
+        if known is None or known.device != like.device or len(known) < len(like):
+            with torch.inference_mode(False):  # usable in any mode
+                known = self._memory[which] = torch.empty(like.shape, dtype=torch.float32, device=like.device)
+        return known[: len(like)]
 
     def _logits(self, body: nn.Module, states: torch.Tensor) -> torch.Tensor:
         """The model's own logits `(n, vocabulary)` for states `(n, hidden)`."""

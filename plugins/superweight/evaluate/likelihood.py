@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
+from superweight.evaluate.beginnings import Beginnings, holds
 from superweight.evaluate.head import LanguageModel
-from superweight.evaluate.packing import Layout, Request, batches, lay_out, rows
+from superweight.evaluate.layout import Layout, lay_out
+from superweight.evaluate.packing import Group, Request, batches, groups
+from superweight.evaluate.sharing import attention, find_sharing, row_cost
+from superweight.kernels.products import differ, onednn_products
+
+if TYPE_CHECKING:
+    from superweight.checkpoint.loading import LoadedModel
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
 
-_WIDEST_ROW = 1024  # tokens; beyond that the mask of a packed row costs more than sharing saves
-_WIDEST_PROBE = 32
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
+"""Tokens a pass: on a CPU, what its caches hold the activations of; elsewhere, what keeps a GPU busy."""
+_SHORT = 6
+"""Target tokens whose log-likelihoods may come from either library's products: those differ by up to 2e-5 a token, and
+sums should stay within 1e-4 of what plain calls give. Means over windows may too: they average it out."""
+_CACHED_TOKENS = 16  # times the tokens of a pass: copies of a stem's cache that stand before its rows
 
 
 class Scorer:
@@ -29,20 +40,34 @@ class Scorer:
 
     Args:
         loaded: the model.
-        batch_tokens: tokens a forward pass, padding included; 2048 on a CPU and 16384 elsewhere if not given.
+        batch_tokens: tokens a forward pass, padding included; 512 on a CPU and 16384 elsewhere if not given.
+
+    Attributes:
+        sharing: what requests may share; in words, `str(sharing)`.
+        beginnings: for recipes that leave the first layers alone; None unless `begin_with` was called and the model
+            allows it.
     """
 
     def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None) -> None:
         self.loaded = loaded
         self.language_model = LanguageModel(loaded.model)
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(loaded.device.type, _BATCH_TOKENS["cuda"])
-        self.widest_row = self._widest_row()
+        self.sharing = find_sharing(self.language_model, loaded.device)
+        self.beginnings: Beginnings | None = None
+        self._cost = row_cost(loaded.model)
+
+    def begin_with(self, layers: Sequence[torch.nn.Module]) -> None:
+        """Let passes begin at the first layer that a recipe changes (`beginnings.first`), if the model allows it."""
+        few = torch.arange(8, device=self.loaded.device)[None] % self.language_model.vocabulary
+        if len(layers) > 1 and holds(layers, self.language_model.states, few):
+            self.beginnings = Beginnings(layers)
 
     def window_nll(self, windows: torch.Tensor) -> list[float]:
         """Mean negative log-likelihood of each window, in nats a token, summed in float64.
 
         Args:
-            windows: token ids `(windows, length)`, run in one forward pass; the first token of each is not predicted.
+            windows: token ids `(windows, length)`, as many a forward pass as `batch_tokens` allows, at least one; the
+                first token of each is not predicted.
 
         Returns:
             one number a window; infinity where the model gives NaN.
@@ -50,14 +75,15 @@ class Scorer:
         return self.nll_of(windows, self.window_states(windows))
 
     def window_states(self, windows: torch.Tensor) -> torch.Tensor:
-        """What the head is given at every predicted token, `(windows, length − 1, hidden)`; one forward pass."""
-        with self.loaded.arithmetic():
-            return self.language_model.states(windows.to(self.loaded.device))[:, :-1]
+        """What the head is given at every predicted token, `(windows, length − 1, hidden)`."""
+        passes = torch.split(windows.to(self.loaded.device), max(1, self.batch_tokens // windows.shape[1]))
+        with self.loaded.arithmetic(), self._fast_products():
+            return torch.cat([self._states(some, _key(some))[:, :-1] for some in passes])
 
     def nll_of(self, windows: torch.Tensor, states: torch.Tensor) -> list[float]:
         """As `window_nll`, from what `window_states` gave for the same windows."""
         targets = windows[:, 1:].flatten().to(self.loaded.device)
-        with self.loaded.arithmetic():
+        with self.loaded.arithmetic(), self._fast_products():
             found, _ = self.language_model.log_likelihoods(states.flatten(0, 1), targets)
         return _means(-found.double().view(len(windows), -1))
 
@@ -72,7 +98,7 @@ class Scorer:
             for each window, the mean Kullback-Leibler divergence in nats a token (see `LanguageModel.divergence`), and
             the share of tokens on which both models rank the same token first.
         """
-        with self.loaded.arithmetic():
+        with self.loaded.arithmetic(), self._fast_products():
             apart, same = self.language_model.divergence(
                 states.flatten(0, 1), reference.to(self.loaded.device).flatten(0, 1)
             )
@@ -103,56 +129,75 @@ class Scorer:
         first: dict[tuple[tuple[int, ...], int], Request] = {}
         for request in asked:  # equal requests are run once, and so get equal answers
             first.setdefault((request.tokens, request.start), request)
-        requests = list(first.values())
         sums, greedy = [0.0] * len(pairs), [True] * len(pairs)
         done = 0
-        limit = 0 if alone else self.widest_row
-        for batch in batches(rows(requests, limit=limit), tokens=self.batch_tokens, pad=not alone):
-            layout = lay_out(batch)
-            for owner, value, best in zip(layout.owners, *self._score(layout), strict=True):
-                sums[owner] += value
-                greedy[owner] = greedy[owner] and best
-            done += sum(len(row.requests) for row in batch)
-            if progress:
-                progress(done, len(requests))
+        with self.loaded.arithmetic():
+            for group in self._groups(list(first.values()), alone=alone):
+                cache = self._cache(group.stem)
+                for layout in self._layouts(group, alone=alone):
+                    for owner, value, best in zip(layout.owners, *self._score(layout, cache), strict=True):
+                        sums[owner] += value
+                        greedy[owner] = greedy[owner] and best
+                    done += len(set(layout.owners))
+                    if progress:
+                        progress(done, len(first))
         owners = [first[request.tokens, request.start].index for request in asked]
         return [(-math.inf if math.isnan(sums[owner]) else sums[owner], greedy[owner]) for owner in owners]
 
-    def _score(self, layout: Layout) -> tuple[list[float], list[bool]]:
-        device = self.loaded.device
+    def _groups(self, requests: list[Request], *, alone: bool) -> list[Group]:
+        reach = self.sharing.reach or 2**31
+        return groups(
+            requests,
+            limit=min(self.batch_tokens, reach) if self.sharing.rows and not alone else 0,
+            cost=self._cost,
+            longest=reach if self.sharing.stems and not alone else 0,
+        )
+
+    def _layouts(self, group: Group, *, alone: bool) -> Iterator[Layout]:
+        """The group's passes; where products are another library's for short continuations, those come first."""
+        apart = differ(self.loaded.compute_dtype, self.loaded.device)
+        short = [row for row in group.rows if apart and row.targets <= _SHORT]
+        most = self.batch_tokens * _CACHED_TOKENS // len(group.stem) if group.stem else None
+        for rows in (short, [row for row in group.rows if not apart or row.targets > _SHORT]):
+            for batch in batches(rows, tokens=self.batch_tokens, pad=not alone, most=most):
+                yield lay_out(batch)
+
+    def _cache(self, stem: Sequence[int]) -> Any:
+        if not stem:
+            return None
         with self.loaded.arithmetic():
-            inputs = layout.inputs(device, self._attention)
-            states = self.language_model.states(layout.input_ids.to(device), **inputs)
+            return self.language_model.cache(torch.tensor([stem], device=self.loaded.device))
+
+    def _score(self, layout: Layout, cache: Any) -> tuple[list[float], list[bool]]:
+        device = self.loaded.device
+        with self.loaded.arithmetic(), self._fast_products() if layout.longest <= _SHORT else nullcontext():
+            inputs = layout.inputs(device, attention(self.loaded.model))
+            if cache is not None:
+                inputs["past_key_values"] = self.language_model.before_rows(cache, len(layout.input_ids))
+            key = None if cache is not None else _key(layout.input_ids, layout.position_ids, layout.branch)
+            states = self._states(layout.input_ids.to(device), key, **inputs)
             targets = torch.tensor(layout.targets, device=device)
             found, best = self.language_model.log_likelihoods(states[layout.at], targets)
         return found.tolist(), best.tolist()
 
-    @property
-    def _attention(self) -> str:
-        return str(getattr(self.loaded.model.config, "_attn_implementation", ""))
+    def _fast_products(self) -> AbstractContextManager[Any]:
+        return onednn_products(self.loaded.compute_dtype, self.loaded.device)
 
-    def _widest_row(self) -> int:
-        """Longest row in which several requests may stand; 0 if the model cannot do that."""
-        if getattr(self.loaded.model, "_is_stateful", False) or self._attention not in ("sdpa", "eager"):
-            return 0
-        widest = min(_WIDEST_ROW, self.batch_tokens, *_reaches(self.loaded.model.config))
-        return widest if widest >= _WIDEST_PROBE and self._packs() else 0
+    def _states(self, input_ids: torch.Tensor, key: bytes | None, **inputs: Any) -> torch.Tensor:
+        """One pass of the body; with a key, from where the recipe in force begins."""
+        if key is None or self.beginnings is None:
+            return self.language_model.states(input_ids, **inputs)
+        with self.beginnings.passing((key, attention(self.loaded.model))):
+            return self.language_model.states(input_ids, **inputs)
 
-    def _packs(self) -> bool:
-        """Whether branches of one row get the numbers they get alone, tried on a few tokens."""
-        model, device = self.loaded.model, self.loaded.device
-        context = [(7 * k + 3) % self.language_model.vocabulary for k in range(12)]
-        requests = [Request(0, (*context, 1, 2, 3), 12), Request(1, (*context, 4, 5, 6, 7), 12)]
-        layout = lay_out(rows(requests, limit=_WIDEST_PROBE))
-        inputs = layout.inputs(device, self._attention)
-        with torch.inference_mode():
-            alone = model(input_ids=torch.tensor([requests[1].inputs], device=device), use_cache=False).logits
-            try:
-                together = model(input_ids=layout.input_ids.to(device), use_cache=False, **inputs).logits
-            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-                return False
-        columns = [column for column, owner in zip(layout.at[1], layout.owners, strict=True) if owner == 1]
-        return _close(together[0, columns], alone[0, -len(columns) :])
+
+def _key(*tensors: torch.Tensor) -> bytes:
+    """Of a pass: what it is fed and how that is laid out."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.digest()
 
 
 def _means(values: torch.Tensor) -> list[float]:
@@ -168,17 +213,3 @@ def _request(index: int, context: Sequence[int], continuation: Sequence[int], ma
         )
     tokens = (*context, *continuation)[-(max_length + 1) :]
     return Request(index, tokens, len(tokens) - len(continuation))
-
-
-def _reaches(config: Any) -> list[int]:
-    """How far back attention reaches, where it is bounded: within that, local and full attention are the same."""
-    text = config.get_text_config()
-    bounds = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
-    return [bound for bound in bounds if isinstance(bound, int)]
-
-
-def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether two sets of logits are the same but for the rounding of their dtype."""
-    tolerance = 1e-4 if found.dtype == torch.float32 else 3e-2
-    spread = (expected.float() - expected.float().mean(-1, keepdim=True)).norm()
-    return bool((found.float() - expected.float()).norm() <= tolerance * spread)

@@ -6,14 +6,16 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
 from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
+
+if TYPE_CHECKING:
+    from superweight.checkpoint.loading import LoadedModel
 
 _LEFT_TO_CALIBRATION = 10  # one window in so many, at the end of the text
 
@@ -67,8 +69,9 @@ class PreparedText:
         token_ids: `(tokens,)`, tokenised once as a whole. A last window that is not full is dropped.
         window: tokens a window, at least 2.
         windows: only so many; fewer are used if there are no more. All if not given.
-        batch_tokens: tokens a forward pass. One window a pass if not given, as GPTQ does: recipes whose rounding
-            depends on a whole activation tensor give other figures in other batches.
+        batch_tokens: tokens a batch; how many of them share a forward pass is up to the scorer. One window if not
+            given, as GPTQ does: recipes whose rounding depends on a whole activation tensor give other figures in other
+            batches.
         shuffled: whether windows are drawn from all over the text, so that any of them stand for the whole and few are
             neighbours, which are alike; the last tenth is left to calibration if not all are wanted. Else they are the
             first, in their order.
@@ -171,7 +174,7 @@ def perplexity(
         token_ids: as in `PreparedText`, like `window`, `windows` and `batch_tokens`.
         window: tokens a window.
         windows: how many at most.
-        batch_tokens: tokens a forward pass.
+        batch_tokens: tokens a batch.
         progress: called with windows done and windows in all.
         scorer: kept from an earlier call, to save finding out again how the model can be run.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from superweight.checkpoint.loading import LoadedModel
 from superweight.evaluate.quiet import quiet
+
+if TYPE_CHECKING:
+    from superweight.checkpoint.loading import LoadedModel
 
 
 @contextmanager

@@ -9,15 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from superweight.cards.data import TaskCard
-from superweight.checkpoint import Cache
-from superweight.checkpoint.loading import LoadedModel
 from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
 from superweight.evaluate.quiet import quiet
-from superweight.evaluate.tasks import Prefer, Task, load_task
+
+if TYPE_CHECKING:
+    from superweight.cards.data import TaskCard
+    from superweight.checkpoint import Cache
+    from superweight.checkpoint.loading import LoadedModel
+    from superweight.evaluate.tasks import Prefer, Task
 
 _FEWSHOT_SEED = 1234  # lm-eval's own, where none is chosen
 _SHOWN = 240  # characters of a prompt kept with each item
@@ -127,6 +129,11 @@ class PreparedTask:
                 self._task._instances = everything
             return [self._item(number) for number in batch]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that a model would be fed if it scored every request alone."""
+        return sum(len(context) + len(continuation) - 1 for context, continuation in self._pairs.values())
+
     def figure(self, items: Sequence[dict[str, Any]]) -> ZeroShot:
         """The figure from what `ask` returned for some of the items; at least one."""
         items = sorted(items, key=lambda item: int(item["doc_id"]))
@@ -234,6 +241,8 @@ def prepare_task(
     Raises:
         CardError, InfraError: see `load_task`.
     """
+    from superweight.evaluate.tasks import load_task
+
     task = load_task(card, cache, prefer=prefer, progress=progress)
     return PreparedTask(scorer or Scorer(loaded), card, task, limit=limit)
 

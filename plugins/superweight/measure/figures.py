@@ -18,6 +18,7 @@ from superweight.measure.record import Taken, take
 Stop = Callable[[CellEvidence, str], bool]
 """Whether a cell's evidence, some figure of which is unfinished, decides that gate already."""
 
+_LOOK_TOKENS = {"cpu": 2048, "cuda": 16384}  # of windows scored before a verdict is thought of
 _REPEATED_WINDOWS, _REPEATED_ITEMS = 8, 250  # of an A/A repeat, at most
 
 
@@ -140,12 +141,13 @@ class Figures:
             bench = self._bench
             # in a mixture, experts see the tokens of a whole batch at once, and so would a scale over their inputs
             mixture = any(weight.experts for weight in bench.loaded.architecture.linear_weights)
+            look = _LOOK_TOKENS.get(bench.loaded.device.type, _LOOK_TOKENS["cuda"])
             self._texts[entry] = PreparedText(
                 bench.scorer,
                 bench.tokens(entry.corpus),
                 window=entry.window,
                 windows=entry.windows,
-                batch_tokens=None if mixture else bench.scorer.batch_tokens,
+                batch_tokens=None if mixture else look,
             )
         return self._texts[entry]
 

@@ -15,7 +15,7 @@ from superweight.report.format import (
     verdict_label,
     verdict_text,
 )
-from superweight.report.markdown import counts, headline, spent
+from superweight.report.markdown import counts, headline, notes, spent
 from superweight.report.table import cell_rows
 
 
@@ -34,7 +34,7 @@ def render_html(document: RunDocument) -> str:
         device=document.run.environment.get("device", ""),
         counts=counts(document),
         spent=spent(document),
-        notes=sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}),
+        notes=notes(document),
         cells=table,
         cell_records=records,
         symbols=SYMBOLS,

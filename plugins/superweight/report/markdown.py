@@ -73,5 +73,11 @@ def render_markdown(document: RunDocument) -> str:
         "Figures are baseline → value on the same windows or items.",
         "",
     ]
-    notes = sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")})
-    return "\n".join([*lines, *[f"Note: {_one_line(note)}" for note in notes]]) + "\n"
+    return "\n".join([*lines, *[f"Note: {_one_line(note)}" for note in notes(document)]]) + "\n"
+
+
+def notes(document: RunDocument) -> list[str]:
+    """What a reader of the figures should know of the models: their cards' notes, and what made the run slow."""
+    found = {cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}
+    slow = {(cell.model, cell.checkpoint["slow"]) for cell in document.cells if cell.checkpoint.get("slow")}
+    return sorted(found) + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
