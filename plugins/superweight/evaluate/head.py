@@ -86,29 +86,39 @@ class LanguageModel:
         parts = [self._log_likelihoods(some, wanted) for some, wanted in pairs]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
-    def divergence(self, states: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far the next-token distributions of two models lie apart, both read with this model's head as it is.
+    def compared(
+        self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-likelihoods, and how far the next-token distributions of two models lie apart; both read with this head.
 
         Args:
             states: `(n, hidden)`, the model's own.
+            targets: `(n,)` token ids.
             reference: `(n, hidden)`, another's at the same places.
 
         Returns:
-            Kullback-Leibler divergence from the reference's distribution in nats, float32 `(n,)`, infinite where
-            either model gives NaN; and whether both rank the same token first, booleans `(n,)`.
+            the model's log-likelihoods, float32 `(n,)`; the Kullback-Leibler divergence from the reference's
+            distribution in nats, float32 `(n,)`, infinite where either model gives NaN; and whether both rank the same
+            token first, booleans `(n,)`.
         """
-        pairs = zip(torch.split(states, self.chunk), torch.split(reference, self.chunk), strict=True)
-        parts = [self._divergence(ours, theirs) for ours, theirs in pairs]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        parts = zip(*(torch.split(each, self.chunk) for each in (states, targets, reference)), strict=True)
+        found, apart, same = zip(*(self._compared(*part) for part in parts), strict=True)
+        return torch.cat(found), torch.cat(apart), torch.cat(same)
 
-    def _divergence(self, states: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        ours, theirs = self._read(states).float(), self._read(reference).float()
-        same = ours.argmax(-1) == theirs.argmax(-1)
-        ours, theirs = ours.log_softmax(-1), theirs.log_softmax(-1)
-        each = nn.functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(
-            -1
-        )  # Σ p_ref (log p_ref − log p)
-        return torch.where(each.isnan(), torch.inf, each.clamp(min=0)), same
+    def _compared(
+        self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        first, log_p = self._log_probabilities(self._read(states), 0)
+        found = log_p.gather(1, targets[:, None])[:, 0]
+        theirs, log_p_ref = self._log_probabilities(self._read(reference), 2)
+        log_ratio = torch.sub(log_p_ref, log_p, out=log_p)
+        each = log_p_ref.exp_().mul_(log_ratio).sum(-1)  # Σ p_ref (log p_ref − log p)
+        return found, torch.where(each.isnan(), torch.inf, each.clamp(min=0)), first == theirs
+
+    def _log_probabilities(self, logits: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The most likely token `(n,)`, and float32 log-probabilities `(n, vocabulary)` in memory that is reused."""
+        wide = self._scratch(place, logits).copy_(logits) if logits.dtype != torch.float32 else logits
+        return wide.argmax(-1), torch.log_softmax(wide, -1, out=self._scratch(place + 1, logits))
 
     def _read(self, states: torch.Tensor) -> torch.Tensor:
         return states if self._body is None else self._logits(self._body, states)
@@ -123,11 +133,13 @@ class LanguageModel:
         return found, best
 
     def _scratch(self, which: int, like: torch.Tensor) -> torch.Tensor:
-        """Float32 memory of a chunk's shape, the same at every call: to map fresh pages costs more than filling."""
+        """Float32 memory of a chunk's shape, the same at every call: mapping fresh pages costs more than filling."""
+        if like.device.type != "cpu":  # whose allocator keeps pages itself
+            return torch.empty(like.shape, dtype=torch.float32, device=like.device)
         known = self._memory.get(which)
-        if known is None or known.device != like.device or len(known) < len(like):
+        if known is None or len(known) < len(like):
             with torch.inference_mode(False):  # usable in any mode
-                known = self._memory[which] = torch.empty(like.shape, dtype=torch.float32, device=like.device)
+                known = self._memory[which] = torch.empty(like.shape, dtype=torch.float32)
         return known[: len(like)]
 
     def _logits(self, body: nn.Module, states: torch.Tensor) -> torch.Tensor:

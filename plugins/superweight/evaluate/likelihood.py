@@ -87,22 +87,32 @@ class Scorer:
             found, _ = self.language_model.log_likelihoods(states.flatten(0, 1), targets)
         return _means(-found.double().view(len(windows), -1))
 
-    def divergence(self, states: torch.Tensor, reference: torch.Tensor) -> tuple[list[float], list[float]]:
-        """How far each window's next-token distributions lie from a reference model's.
+    def compared(
+        self, windows: torch.Tensor, states: torch.Tensor, reference: torch.Tensor
+    ) -> tuple[list[float], list[float], list[float]]:
+        """As `nll_of`, and how far each window's next-token distributions lie from a reference model's.
 
         Args:
+            windows: token ids `(windows, length)`.
             states: `(windows, length − 1, hidden)`, from `window_states`.
             reference: the same of the other model.
 
         Returns:
-            for each window, the mean Kullback-Leibler divergence in nats a token (see `LanguageModel.divergence`), and
-            the share of tokens on which both models rank the same token first.
+            for each window, the mean negative log-likelihood and the mean Kullback-Leibler divergence (see
+            `LanguageModel.compared`), both in nats a token, and the share of tokens on which both models rank the same
+            token first.
         """
+        targets = windows[:, 1:].flatten().to(self.loaded.device)
         with self.loaded.arithmetic(), self._fast_products():
-            apart, same = self.language_model.divergence(
-                states.flatten(0, 1), reference.to(self.loaded.device).flatten(0, 1)
+            found, apart, same = self.language_model.compared(
+                states.flatten(0, 1), targets, reference.to(self.loaded.device).flatten(0, 1)
             )
-        return _means(apart.double().view(len(states), -1)), same.double().view(len(states), -1).mean(1).tolist()
+        shape = (len(states), -1)
+        return (
+            _means(-found.double().view(shape)),
+            _means(apart.double().view(shape)),
+            same.double().view(shape).mean(1).tolist(),
+        )
 
     def continuations(
         self,

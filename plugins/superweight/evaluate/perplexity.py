@@ -125,10 +125,12 @@ class PreparedText:
         states = self.scorer.window_states(tokens)
         if remember:
             self._keep(batch, states)
-        found: dict[str, Sequence[Any]] = {"window": batch, "nll": self.scorer.nll_of(tokens, states)}
+        found: dict[str, Sequence[Any]] = {"window": batch}
         if compare:
             reference = torch.stack([self._reference[index] for index in batch])
-            found["kl"], found["agreement"] = self.scorer.divergence(states, reference)
+            found["nll"], found["kl"], found["agreement"] = self.scorer.compared(tokens, states, reference)
+        else:
+            found["nll"] = self.scorer.nll_of(tokens, states)
         return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
     def figure(self, scores: Sequence[dict[str, Any]]) -> Perplexity:
