@@ -49,6 +49,11 @@ class Model:
     model: Any
     device: torch.device
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """That of its weights."""
+        return next(self.model.parameters()).dtype
+
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
         """What the model runs under."""

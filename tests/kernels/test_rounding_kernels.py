@@ -222,10 +222,11 @@ def test_any_shape_runs_through_the_same_graphs(monkeypatch):
         for z in (math.inf, 3.0):
             round_(x, 4, z)
 
-    use((6, 64))
-    use((5, 130))
+    # Sizes become symbols as they are first seen to differ: blocks few and many, short and wide, a long one, a single one.
+    for shape in ((6, 64), (5, 130), (32, 128), (9, 16384), (1, LONG * 2), (1, LONG + 100), (1, 64), (17, 14336)):
+        use(shape)
     before = counters["stats"]["unique_graphs"]
-    for shape in ((32, 128), (576, 33), (1536, 64), (9, 16384), (1, LONG * 2), (1, 64), (17, 14336)):
+    for shape in ((576, 33), (1536, 64), (7, 4096), (1, LONG * 3 + 5), (1, 130), (23, 1000)):
         use(shape)
     assert counters["stats"]["unique_graphs"] == before
 
