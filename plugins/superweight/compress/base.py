@@ -30,7 +30,7 @@ class Context:
         loaded: the model; recipes change it in place.
         super_weights: every super weight of the card and of detection.
         super_activations: what detection found. No recipe needs them, since the token of a super activation differs
-            from text to text: at run time massive entries are found by their magnitude (`activations.find_massive`).
+            from text to text: at run time massive entries are found by magnitude (`ActivationQuantiser.find`).
         calibration: `(corpus id, windows, tokens a window) -> int64 token ids (windows, window)`; only recipes that
             calibrate call it.
     """
