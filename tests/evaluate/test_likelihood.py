@@ -5,9 +5,11 @@ import random
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from superweight.errors import InfraError
+from superweight.evaluate.head import _BLOCK, LanguageModel
 from superweight.evaluate.likelihood import Scorer
 
 LLAMAS = ["llama", "mistral", "olmo2", "granite", "cohere", "gemma2", "phi", "qwen3_moe"]
@@ -45,7 +47,7 @@ def test_window_nll_is_that_of_a_plain_forward(make_loaded, kind):
     expected = -logits[:, :-1].log_softmax(-1).gather(2, windows[:, 1:, None]).mean((1, 2))
     scorer = Scorer(loaded)
     assert scorer.language_model.separable
-    scorer.language_model.chunk = 7  # several chunks, the last one not full
+    scorer.language_model = LanguageModel(loaded.model, chunk_bytes=4 * 7 * 211)  # the last chunk is not full
     assert scorer.window_nll(windows) == pytest.approx(expected.tolist(), rel=1e-5)
     assert len({round(value, 3) for value in expected.tolist()}) == 3  # the model does tell windows apart
 
@@ -161,13 +163,62 @@ def test_logits_of_a_window_are_never_made(make_loaded, kind):
     vocabulary, window = 4001, 120
     loaded = make_loaded(kind, vocabulary=vocabulary, tie_word_embeddings=False)
     scorer = Scorer(loaded)
-    scorer.language_model.chunk = 10
+    scorer.language_model = LanguageModel(loaded.model, chunk_bytes=4 * 10 * vocabulary)
     with _Largest() as largest:
         scorer.window_nll(torch.randint(3, vocabulary, (2, window)))
-    assert 10 * vocabulary <= largest.numel <= max(10 * vocabulary, 2 * 4 * window * window)
+    assert largest.numel <= max(10 * vocabulary, 2 * 4 * window * window)
     assert largest.numel < window * vocabulary / 4
 
 
-def test_the_default_bound_is_16_mib_of_float32_on_a_cpu(make_loaded):
+def test_the_default_bound_is_32_mib_of_float32_on_a_cpu(make_loaded):
     model = Scorer(make_loaded("llama", vocabulary=4001)).language_model
-    assert model.chunk * 4001 * 4 <= 16 * 2**20 < (model.chunk + 1) * 4001 * 4
+    assert model.chunk * 4001 * 4 <= 32 * 2**20 < (model.chunk + 1) * 4001 * 4
+
+
+class _Made(TorchFunctionMode):
+    """The shapes that linear layers give."""
+
+    def __init__(self):
+        super().__init__()
+        self.widths = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        if function is torch.nn.functional.linear:
+            self.widths.append(output.shape[-1])
+        return output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_is_read_by_blocks_where_it_is_a_linear_layer_and_nothing_else(make_loaded, kind, monkeypatch):
+    loaded = make_loaded(kind)
+    whole = LanguageModel(loaded.model)
+    monkeypatch.setitem(_BLOCK, "cpu", 64)
+    model = LanguageModel(loaded.model)
+    states = torch.randn(9, loaded.model.get_output_embeddings().in_features)
+    targets = torch.arange(60, 69)
+    with torch.inference_mode(), _Made() as made:
+        found, best = model.log_likelihoods(states, targets)
+    after_the_head = {"granite", "cohere", "gemma2"}  # scale or cap logits
+    assert made.widths == ([211] if kind in after_the_head else [64, 64, 64, 19])
+    with torch.inference_mode():
+        expected, expected_best = whole.log_likelihoods(states, targets)
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert best.tolist() == expected_best.tolist()
+
+
+def test_a_head_that_a_recipe_changes_is_called(make_loaded):
+    loaded = make_loaded("llama")
+    model, states, targets = LanguageModel(loaded.model), torch.randn(5, 32), torch.arange(3, 8)
+    with torch.inference_mode():
+        before, _ = model.log_likelihoods(states, targets)
+        hook = loaded.model.lm_head.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+        hooked, _ = model.log_likelihoods(states, targets)
+        hook.remove()
+        twice, _ = model.log_likelihoods(states * 2, targets)
+        after, _ = model.log_likelihoods(states, targets)
+        loaded.model.lm_head.weight.data.mul_(2)
+        rewritten, _ = model.log_likelihoods(states, targets)
+    assert hooked.tolist() == pytest.approx(twice.tolist(), rel=1e-5)
+    assert rewritten.tolist() == pytest.approx(twice.tolist(), rel=1e-5)
+    assert after.tolist() == before.tolist() != hooked.tolist()

@@ -9,24 +9,34 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-_CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-"""Of float32 logits held at a time: what stays in a CPU's cache while it is read, or keeps a GPU busy."""
+from superweight.kernels.vocabulary import Memory, divergence_, first_of_largest, log_probabilities_
+
+_CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
+"""Of float32 logits held at a time: enough states for a product to be fast, few enough not to wait for memory."""
+_BLOCK = {"cpu": 2048}  # tokens whose logits are made in one product; elsewhere all at once
+_AMPLIFIED = 1e4  # times the states of a few tokens: soft-capping, if there is any, shows in their logits
 _PROBE_TOKENS = 8
 
 
 class LanguageModel:
     """Token log-likelihoods of a causal language model, without the logits of a whole sequence.
 
-    The body (`model.base_model`) runs once; the head then runs on a few positions at a time. The head is not rebuilt
-    from parts: it is the model's own `forward` with the body's answer put in place, so soft-capping (Gemma 2), logit
-    scaling (Granite, Cohere), output biases and whatever else an architecture does after its body are the model's own.
-    A model that cannot be taken apart this way is called plainly; its logits are then made in the dtype of the model
-    and only turned to float32 a chunk at a time.
+    The body (`model.base_model`) runs once; the head then runs on a few positions at a time. A head that is a linear
+    layer and nothing else (tried when this is made) is read a block of the vocabulary at a time. Any other is not
+    rebuilt from parts: it is the model's own `forward` with the body's answer put in place, so soft-capping (Gemma 2),
+    logit scaling (Granite, Cohere) and whatever else an architecture does after its body are the model's own. A model
+    that cannot be taken apart this way is called plainly; its logits are then made in the dtype of the model and only
+    turned to float32 a chunk at a time.
 
     Args:
         model: a transformers causal language model.
-        chunk_bytes: bound on the float32 logits held at a time; 16 MiB on a CPU and 256 MiB elsewhere if not given.
+        chunk_bytes: bound on the float32 logits held at a time; 32 MiB on a CPU and 256 MiB elsewhere if not given.
+
+    Attributes:
+        vocabulary: how many tokens there are.
+        chunk: positions whose logits are held at a time, and best read together.
     """
 
     def __init__(self, model: Any, *, chunk_bytes: int | None = None) -> None:
@@ -34,9 +44,11 @@ class LanguageModel:
         self.vocabulary = _vocabulary(model)
         kind = next(model.parameters()).device.type
         self.chunk = max(1, (chunk_bytes or _CHUNK_BYTES.get(kind, _CHUNK_BYTES["cuda"])) // (4 * self.vocabulary))
-        self._memory: dict[int, torch.Tensor] = {}
+        self._block = _BLOCK.get(kind, self.vocabulary)
+        self._memory = Memory()
         self._answer: type = type(None)  # of what the body returns
         self._body = self._find_body()
+        self._is_linear = self._body is not None and self._find_linear(self._body)
 
     @property
     def separable(self) -> bool:
@@ -105,42 +117,37 @@ class LanguageModel:
         found, apart, same = zip(*(self._compared(*part) for part in parts), strict=True)
         return torch.cat(found), torch.cat(apart), torch.cat(same)
 
+    def _log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self._wide_logits(states, "logits")
+        best = first_of_largest(logits) == targets
+        return log_probabilities_(logits).gather(1, targets[:, None])[:, 0], best
+
     def _compared(
         self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        first, log_p = self._log_probabilities(self._read(states), 0)
-        found = log_p.gather(1, targets[:, None])[:, 0]
-        theirs, log_p_ref = self._log_probabilities(self._read(reference), 2)
-        log_ratio = torch.sub(log_p_ref, log_p, out=log_p)
-        each = log_p_ref.exp_().mul_(log_ratio).sum(-1)  # Σ p_ref (log p_ref − log p)
-        return found, torch.where(each.isnan(), torch.inf, each.clamp(min=0)), first == theirs
+        ours, theirs = self._wide_logits(states, "logits"), self._wide_logits(reference, "reference logits")
+        same = first_of_largest(ours) == first_of_largest(theirs)
+        log_q, log_p = log_probabilities_(ours), log_probabilities_(theirs)
+        found = log_q.gather(1, targets[:, None])[:, 0]
+        return found, divergence_(log_p, log_q), same
 
-    def _log_probabilities(self, logits: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The most likely token `(n,)`, and float32 log-probabilities `(n, vocabulary)` in memory that is reused."""
-        wide = self._scratch(place, logits).copy_(logits) if logits.dtype != torch.float32 else logits
-        return wide.argmax(-1), torch.log_softmax(wide, -1, out=self._scratch(place + 1, logits))
+    def _wide_logits(self, states: torch.Tensor, name: str) -> torch.Tensor:
+        """Float32 logits `(n, vocabulary)` of a few states, in memory that the next call of this name uses again."""
+        wide = self._memory.take(name, len(states), self.vocabulary, states.device)
+        head = self._linear_head()
+        if head is None:
+            return wide.copy_(states if self._body is None else self._logits(self._body, states))
+        for start in range(0, self.vocabulary, self._block):
+            block = slice(start, start + self._block)
+            bias = None if head.bias is None else head.bias[block]
+            wide[:, block] = functional.linear(states, head.weight[block], bias)
+        return wide
 
-    def _read(self, states: torch.Tensor) -> torch.Tensor:
-        return states if self._body is None else self._logits(self._body, states)
-
-    def _log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self._read(states)
-        wide = self._scratch(0, logits).copy_(logits) if logits.dtype != torch.float32 else logits
-        found = torch.log_softmax(wide, -1, out=self._scratch(1, logits)).gather(1, targets[:, None])[:, 0]
-        best = wide.gather(1, targets[:, None])[:, 0] == wide.amax(-1)
-        if bool(best.any()):  # of equal logits, the first counts
-            best[best.clone()] = wide[best].argmax(-1) == targets[best]
-        return found, best
-
-    def _scratch(self, which: int, like: torch.Tensor) -> torch.Tensor:
-        """Float32 memory of a chunk's shape, the same at every call: mapping fresh pages costs more than filling."""
-        if like.device.type != "cpu":  # whose allocator keeps pages itself
-            return torch.empty(like.shape, dtype=torch.float32, device=like.device)
-        known = self._memory.get(which)
-        if known is None or len(known) < len(like):
-            with torch.inference_mode(False):  # usable in any mode
-                known = self._memory[which] = torch.empty(like.shape, dtype=torch.float32)
-        return known[: len(like)]
+    def _linear_head(self) -> nn.Linear | None:
+        """The head, if calling it is multiplying with its weight and nothing else, and still so."""
+        head = self.model.get_output_embeddings() if self._is_linear else None
+        plain = type(head) is nn.Linear and "forward" not in vars(head)
+        return head if plain and not head._forward_hooks and not head._forward_pre_hooks else None
 
     def _logits(self, body: nn.Module, states: torch.Tensor) -> torch.Tensor:
         """The model's own logits `(n, vocabulary)` for states `(n, hidden)`."""
@@ -159,6 +166,23 @@ class LanguageModel:
                 if body is not self.model and body is not None and self._agrees(body, tokens, expected):
                     return cast(nn.Module, body)
         return None
+
+    def _find_linear(self, body: nn.Module) -> bool:
+        """Whether logits are the states times the head's weight, however large they are."""
+        head = self.model.get_output_embeddings()
+        if type(head) is not nn.Linear or len(head.weight) != self.vocabulary:
+            return False
+        tokens = torch.arange(_PROBE_TOKENS, device=head.weight.device)[None] % self.vocabulary
+        with torch.inference_mode():
+            states = self.states(tokens)[0]
+            if states.device != head.weight.device:
+                return False
+            for large in (states, states * _AMPLIFIED):
+                expected = self._logits(body, large)
+                found = functional.linear(large, head.weight, head.bias)
+                if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-5, equal_nan=True):
+                    return False
+        return True
 
     def _agrees(self, body: nn.Module, tokens: torch.Tensor, expected: torch.Tensor) -> bool:
         try:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from superweight.errors import InfraError
 from superweight.evaluate.beginnings import Beginnings, holds
 from superweight.evaluate.head import LanguageModel
 from superweight.evaluate.layout import Layout, lay_out
-from superweight.evaluate.packing import Group, Request, batches, groups
+from superweight.evaluate.packing import Group, Request, Row, batches, groups
 from superweight.evaluate.sharing import attention, find_sharing, row_cost
 from superweight.kernels.products import differ, onednn_products
 
@@ -26,10 +27,19 @@ Progress = Callable[[int, int], None]
 
 _BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
 """Tokens a pass: on a CPU, what its caches hold the activations of; elsewhere, what keeps a GPU busy."""
-_SHORT = 6
-"""Target tokens whose log-likelihoods may come from either library's products: those differ by up to 2e-5 a token, and
-sums should stay within 1e-4 of what plain calls give. Means over windows may too: they average it out."""
+_SHORT, _SHORT_FOR_BODY = 6, 12
+"""Target tokens whose log-likelihoods, and whose states, may come from either library's products: those differ by up to
+2e-5 a token, more than half of it the head's, and sums should stay within 1e-4 of what plain calls give. Means over
+windows may come from either too: they average it out."""
 _CACHED_TOKENS = 16  # times the tokens of a pass: copies of a stem's cache that stand before its rows
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A pass whose states at its targets, `(targets, hidden)`, wait for the head."""
+
+    layout: Layout
+    states: torch.Tensor
 
 
 class Scorer:
@@ -128,7 +138,7 @@ class Scorer:
             pairs: token ids of context and continuation, neither empty. Neighbours that begin alike are computed
                 together, and equal ones once.
             max_length: what the model can be fed; longer input loses its beginning, as in lm-eval.
-            progress: called after every forward pass.
+            progress: called with how many are done, and how many there are.
             alone: give every pair a row of its own, and no padding: for recipes whose rounding depends on everything
                 that stands in a row.
 
@@ -140,17 +150,15 @@ class Scorer:
         for request in asked:  # equal requests are run once, and so get equal answers
             first.setdefault((request.tokens, request.start), request)
         sums, greedy = [0.0] * len(pairs), [True] * len(pairs)
-        done = 0
+        read = 0
         with self.loaded.arithmetic():
-            for group in self._groups(list(first.values()), alone=alone):
-                cache = self._cache(group.stem)
-                for layout in self._layouts(group, alone=alone):
-                    for owner, value, best in zip(layout.owners, *self._score(layout, cache), strict=True):
-                        sums[owner] += value
-                        greedy[owner] = greedy[owner] and best
-                    done += len(set(layout.owners))
-                    if progress:
-                        progress(done, len(first))
+            for owners, values, best in self._read(self._groups(list(first.values()), alone=alone), alone=alone):
+                for owner, value, is_best in zip(owners, values, best, strict=True):
+                    sums[owner] += value
+                    greedy[owner] = greedy[owner] and is_best
+                read += len(set(owners))
+                if progress:
+                    progress(read, len(first))
         owners = [first[request.tokens, request.start].index for request in asked]
         return [(-math.inf if math.isnan(sums[owner]) else sums[owner], greedy[owner]) for owner in owners]
 
@@ -163,14 +171,37 @@ class Scorer:
             longest=reach if self.sharing.stems and not alone else 0,
         )
 
+    def _read(self, found: Sequence[Group], *, alone: bool) -> Iterator[tuple[list[int], list[float], list[bool]]]:
+        """For target tokens of some passes at a time: whose they are, their log-likelihoods, and which are likeliest.
+
+        States wait for the head, which is faster on more of them, apart for each library of products.
+        """
+        waiting: dict[bool, list[_Waiting]] = {True: [], False: []}
+        for group in found:
+            cache = self._cache(group.stem)
+            for layout in self._layouts(group, alone=alone):
+                fast = self._either(layout.longest, _SHORT)
+                waiting[fast].append(_Waiting(layout, self._at_targets(layout, cache)))
+                if sum(len(one.states) for one in waiting[fast]) >= self.language_model.chunk:
+                    yield self._score(waiting[fast], fast=fast)
+                    waiting[fast] = []
+        for fast, some in waiting.items():
+            if some:
+                yield self._score(some, fast=fast)
+
     def _layouts(self, group: Group, *, alone: bool) -> Iterator[Layout]:
-        """The group's passes; where products are another library's for short continuations, those come first."""
-        apart = differ(self.loaded.compute_dtype, self.loaded.device)
-        short = [row for row in group.rows if apart and row.targets <= _SHORT]
+        """The group's passes, apart for each library of products; those of short continuations come first."""
         most = self.batch_tokens * _CACHED_TOKENS // len(group.stem) if group.stem else None
-        for rows in (short, [row for row in group.rows if not apart or row.targets > _SHORT]):
-            for batch in batches(rows, tokens=self.batch_tokens, pad=not alone, most=most):
+        kinds: dict[tuple[bool, bool], list[Row]] = {(True, True): [], (True, False): [], (False, False): []}
+        for row in group.rows:
+            kinds[self._either(row.targets, _SHORT_FOR_BODY), self._either(row.targets, _SHORT)].append(row)
+        for some in kinds.values():
+            for batch in batches(some, tokens=self.batch_tokens, pad=not alone, most=most):
                 yield lay_out(batch)
+
+    def _either(self, targets: int, most: int) -> bool:
+        """Whether another library's products are at hand, and may be used for so many targets."""
+        return targets <= most and differ(self.loaded.compute_dtype, self.loaded.device)
 
     def _cache(self, stem: Sequence[int]) -> Any:
         if not stem:
@@ -178,17 +209,23 @@ class Scorer:
         with self.loaded.arithmetic():
             return self.language_model.cache(torch.tensor([stem], device=self.loaded.device))
 
-    def _score(self, layout: Layout, cache: Any) -> tuple[list[float], list[bool]]:
-        device = self.loaded.device
-        with self.loaded.arithmetic(), self._fast_products() if layout.longest <= _SHORT else nullcontext():
+    def _at_targets(self, layout: Layout, cache: Any) -> torch.Tensor:
+        """What the head is to be given of a pass, `(targets, hidden)`."""
+        device, fast = self.loaded.device, self._either(layout.longest, _SHORT_FOR_BODY)
+        with self.loaded.arithmetic(), self._fast_products() if fast else nullcontext():
             inputs = layout.inputs(device, attention(self.loaded.model))
             if cache is not None:
                 inputs["past_key_values"] = self.language_model.before_rows(cache, len(layout.input_ids))
             key = None if cache is not None else _key(layout.input_ids, layout.position_ids, layout.branch)
-            states = self._states(layout.input_ids.to(device), key, **inputs)
-            targets = torch.tensor(layout.targets, device=device)
-            found, best = self.language_model.log_likelihoods(states[layout.at], targets)
-        return found.tolist(), best.tolist()
+            return self._states(layout.input_ids.to(device), key, **inputs)[layout.at]
+
+    def _score(self, waiting: Sequence[_Waiting], *, fast: bool) -> tuple[list[int], list[float], list[bool]]:
+        owners = [owner for one in waiting for owner in one.layout.owners]
+        targets = [target for one in waiting for target in one.layout.targets]
+        states = torch.cat([one.states for one in waiting])
+        with self.loaded.arithmetic(), self._fast_products() if fast else nullcontext():
+            found, best = self.language_model.log_likelihoods(states, torch.tensor(targets, device=states.device))
+        return owners, found.tolist(), best.tolist()
 
     def _fast_products(self) -> AbstractContextManager[Any]:
         return onednn_products(self.loaded.compute_dtype, self.loaded.device)
