@@ -146,8 +146,9 @@ class LanguageModel:
     def _linear_head(self) -> nn.Linear | None:
         """The head, if calling it is multiplying with its weight and nothing else, and still so."""
         head = self.model.get_output_embeddings() if self._is_linear else None
-        plain = type(head) is nn.Linear and "forward" not in vars(head)
-        return head if plain and not head._forward_hooks and not head._forward_pre_hooks else None
+        if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks:
+            return None
+        return head
 
     def _logits(self, body: nn.Module, states: torch.Tensor) -> torch.Tensor:
         """The model's own logits `(n, vocabulary)` for states `(n, hidden)`."""
@@ -175,7 +176,7 @@ class LanguageModel:
         tokens = torch.arange(_PROBE_TOKENS, device=head.weight.device)[None] % self.vocabulary
         with torch.inference_mode():
             states = self.states(tokens)[0]
-            if states.device != head.weight.device:
+            if (states.device, states.dtype) != (head.weight.device, head.weight.dtype):
                 return False
             for large in (states, states * _AMPLIFIED):
                 expected = self._logits(body, large)

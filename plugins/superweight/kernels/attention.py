@@ -9,7 +9,6 @@ whole block are never multiplied.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -71,5 +70,6 @@ def _summed(weights: torch.Tensor, values: torch.Tensor, end: int) -> torch.Tens
     return torch.mm(weights.to(values.dtype), values[:end])
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor) -> Any:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+def _linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product

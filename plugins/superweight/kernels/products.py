@@ -8,7 +8,7 @@ ones included unless the processor multiplies tiles. The libraries' sums differ 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,7 +26,9 @@ def onednn_products(dtype: torch.dtype, device: torch.device) -> AbstractContext
         dtype: of the products. Float32 linear layers are handed over, and attention in float32 or bfloat16.
         device: where they run; only those of an x86 CPU are handed over.
     """
-    handed = {functional.linear: _linear} if differ(dtype, device) else {}
+    handed: dict[Any, Callable[..., torch.Tensor | None]] = (
+        {functional.linear: _linear} if differ(dtype, device) else {}
+    )
     if dtype == torch.float32 or (dtype == torch.bfloat16 and not _multiplies_tiles()):
         handed |= {functional.scaled_dot_product_attention: _attention} if _at_hand(device) else {}
     return _Handed(handed, dtype) if handed else nullcontext()
@@ -48,7 +50,7 @@ def _multiplies_tiles() -> bool:
 
 
 class _Handed(TorchFunctionMode):
-    def __init__(self, handed: dict[Any, Any], dtype: torch.dtype) -> None:
+    def __init__(self, handed: dict[Any, Callable[..., torch.Tensor | None]], dtype: torch.dtype) -> None:
         super().__init__()
         self._handed = handed
         self._dtype = dtype
