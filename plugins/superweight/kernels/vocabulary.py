@@ -1,7 +1,7 @@
 """What is read from logits over a whole vocabulary, `(n, vocabulary)` in float32, in few passes.
 
-Log-probabilities are torch's own softmax over whole rows: in float32 its sums are off by up to 1e-5 in a vocabulary of
-50,000, always to the same side, and figures that are to agree with other programs' need the same error.
+Log-probabilities are torch's own softmax over whole rows: its float32 sums over a large vocabulary are off, mostly to
+the same side, and figures that are to agree with other programs' need the same error.
 """
 
 from __future__ import annotations
