@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from inspect import unwrap
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -64,12 +64,17 @@ def round_(x: torch.Tensor, bits: int, z: float = math.inf, stored: torch.dtype 
         z: clip at mean|X| + z·std|X| first (section 4.2); infinite: do not.
         stored: the dtype the values are rounded to, once; that of `x` if None.
     """
+    levels, dtype, clip = 2**bits - 1, stored or x.dtype, math.isfinite(z)
+    threshold = torch.full((1, 1), z, device=x.device)
+    if clip and x.shape[1] <= LONG:
+        _run(_clip_and_round_rows, x, threshold, levels, dtype, _summand_bits(x.shape[1]))
+        return
     ends = extremes(x)
-    if math.isfinite(z):
-        ends = clipped(ends, moments(x, ends), torch.full((1, 1), z, device=x.device))
+    if clip:
+        ends = clipped(ends, moments(x, ends), threshold)
     for rows in _rows(x):
         low, high = (_spread(end, rows) for end in ends)
-        _run(_round_rows, rows, low, high, 2**bits - 1, stored or x.dtype, math.isfinite(z))
+        _run(_round_rows, rows, low, high, levels, dtype, clip)
 
 
 def round_to_nearest(x: torch.Tensor, ends: Range, levels: int, *, clip: bool = True) -> torch.Tensor:
@@ -180,32 +185,37 @@ def _grid_errors(
     return torch.where(clips, errors, errors[-1]).div_(unit[:, 0]).sum(-1)
 
 
-@fused
 def _round_rows(
     x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, stored: torch.dtype, clip: bool
 ) -> None:
     x.copy_(round_to_nearest(x.float(), Range(low, high), levels, clip=clip).to(stored))
 
 
-@fused
+def _clip_and_round_rows(x: torch.Tensor, z: torch.Tensor, levels: int, stored: torch.dtype, bits: int) -> None:
+    """All of `round_` for whole blocks, so that they stay in the cache between one pass and the next."""
+    n = x.shape[1]
+    ends = _row_extremes(x)
+    unit, square_unit = _units(*ends, bits)
+    mean = _mean(_row_magnitudes(x, unit), unit, n)
+    std = _std(_row_squares(x, square_unit, mean), square_unit, max(1, n - 1))
+    _round_rows(x, *_clipped(*ends, mean, std, z), levels, stored, True)
+
+
 def _row_extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     low, high = x.amin(-1, keepdim=True).float(), x.amax(-1, keepdim=True).float()
     # Of −0.0 and 0.0 either may come out; an end is 0.0.
     return torch.where(low == 0, 0.0, low), torch.where(high == 0, 0.0, high)
 
 
-@fused
 def _row_magnitudes(x: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
     return x.to(torch.float64, copy=True).abs_().mul_(unit).round_().sum(-1, keepdim=True)
 
 
-@fused
 def _row_squares(x: torch.Tensor, unit: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     difference = x.to(torch.float32, copy=True).abs_().sub_(mean)
     return difference.mul_(difference).double().mul_(unit).round_().sum(-1, keepdim=True)
 
 
-@fused
 def _row_errors(
     x: torch.Tensor, row: torch.Tensor, low: torch.Tensor, high: torch.Tensor, unit: torch.Tensor, levels: int
 ) -> torch.Tensor:
@@ -219,25 +229,21 @@ def _whole_squares(x: torch.Tensor, ends: Range, unit: torch.Tensor, levels: int
     return (difference * difference).double().mul_(unit).round_()
 
 
-@fused
 def _units(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What makes whole numbers of `bits` bits of |X| and of squares no larger: powers of two, float64."""
     exponent = _exponent(torch.maximum(low.abs(), high.abs()))
     return _power(bits - exponent), _power(bits - 2 * exponent)
 
 
-@fused
 def _mean(whole: torch.Tensor, unit: torch.Tensor, n: int) -> torch.Tensor:
     return (whole / unit / torch.full_like(unit, n)).float()  # CUDA multiplies by the reciprocal of a number
 
 
-@fused
 def _std(whole: torch.Tensor, unit: torch.Tensor, n: int) -> torch.Tensor:
     std = (whole / unit / torch.full_like(unit, n)).sqrt().float()
     return torch.where(std == std, std, math.inf)  # where a square is beyond float32
 
 
-@fused
 def _clipped(
     low: torch.Tensor, high: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, z: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -271,8 +277,13 @@ def _rows(x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _run(function: Callable[..., T], x: torch.Tensor, *more: torch.Tensor | torch.dtype | int) -> T:
-    """Call a fused function; eagerly on a single row, which would take a graph of its own."""
-    return (function if x.shape[0] > 1 else unwrap(function))(x, *more)
+    """Call a function fused; eagerly on a single row, which would take a graph of its own."""
+    return (_fused(function) if x.shape[0] > 1 else function)(x, *more)
+
+
+@cache
+def _fused(function: Callable[..., T]) -> Callable[..., T]:
+    return fused(function)
 
 
 def _spread(of_block: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
