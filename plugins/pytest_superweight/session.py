@@ -320,7 +320,7 @@ def _missing(evidence: CellEvidence, gate: str) -> bool:
 def _merged(one: CellEvidence, other: CellEvidence) -> CellEvidence:
     update = {
         name: getattr(other, name)
-        for name in ("detection", "sanity", "size", "super_weights", "checkpoint", "recipe_figures", "key")
+        for name in ("detection", "sanity", "size", "super_weights", "peaks", "checkpoint", "recipe_figures", "key")
         if not getattr(one, name)
     }
     return one.model_copy(

@@ -2,7 +2,7 @@
 
 from superweight.detect.ablation import zeroed
 from superweight.detect.describe import describe
-from superweight.detect.detector import detect
+from superweight.detect.detector import detect, layer_peaks
 from superweight.detect.result import Detection, Group, LayerPeaks, Peak, SuperActivation, SuperWeight
 from superweight.detect.settings import Settings
 
@@ -16,5 +16,6 @@ __all__ = [
     "SuperWeight",
     "describe",
     "detect",
+    "layer_peaks",
     "zeroed",
 ]

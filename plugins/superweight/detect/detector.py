@@ -14,7 +14,7 @@ from superweight.detect.ablation import Ablation, zeroed
 from superweight.detect.candidates import Candidate, Proposal, propose
 from superweight.detect.confirm import Confirmation, Finding, Say
 from superweight.detect.null import Suspects
-from superweight.detect.result import Detection, SuperActivation, SuperWeight
+from superweight.detect.result import Detection, LayerPeaks, SuperActivation, SuperWeight
 from superweight.detect.settings import Settings
 from superweight.detect.text import make_prompt, make_windows
 from superweight.detect.trace import Entry, Prompt, Trace, trace
@@ -77,6 +77,17 @@ def detect(
         rounds=proposal.rounds,
         settings=asdict(settings),
     )
+
+
+def layer_peaks(loaded: LoadedModel) -> tuple[LayerPeaks, ...]:
+    """The largest entries at each layer on detection's own prompt, of the model as it is now, under a recipe or not.
+
+    Raises:
+        InfraError: activations are not finite (`non-finite`), or a mixture cannot be watched (`unsupported`).
+
+    """
+    settings = Settings()
+    return tuple(trace(loaded, make_prompt(loaded, None, settings), settings).peaks)
 
 
 def _coordinates(proposal: Proposal, known: Sequence[KnownSuperWeight]) -> list[Coordinate]:

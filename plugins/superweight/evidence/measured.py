@@ -144,6 +144,25 @@ class Sanity(Record):
     non_finite: list[str] = Field(default_factory=list, description="parameters that hold NaN or infinity")
 
 
+class Peak(Record):
+    """An entry of largest magnitude."""
+
+    value: float
+    channel: int
+    token: int
+    bos: bool = Field(description="whether it was in the prompt with BOS")
+
+
+class LayerPeaks(Record):
+    """The largest entries at one decoder layer, on detection's prompt."""
+
+    layer: int
+    down_input: Peak = Field(description="of the down projection's input")
+    down_output: Peak = Field(description="of what it gives")
+    residual: Peak = Field(description="of the residual stream after the layer")
+    residual_median: float = Field(description="median magnitude of the residual stream after the layer")
+
+
 class Size(Record):
     """Bits per weight, scales and side tables included."""
 
@@ -175,6 +194,9 @@ class CellEvidence(Record):
         default=None, description="super weights and activations; on the baseline only"
     )
     super_weights: list[StoredWeight] = Field(default_factory=list)
+    peaks: list[LayerPeaks] = Field(
+        default_factory=list, description="by layer, under the recipe; empty where they could not be traced"
+    )
     sanity: Sanity | None = None
     size: Size | None = None
     perplexity: dict[str, Perplexity] = Field(default_factory=dict, description="by corpus")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,11 @@ from superweight.cards import Cell, Coordinate, Library, ModelCard
 from superweight.checkpoint import Cache, load_model, resolve
 from superweight.checkpoint.bits import bits, hexadecimal
 from superweight.compress import Applied, Context, apply
-from superweight.detect import Settings, detect
+from superweight.detect import LayerPeaks as DetectedPeaks
+from superweight.detect import Settings, detect, layer_peaks
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, Scorer, corpus_tokens
-from superweight.evidence import CellEvidence, Sanity, Size, Store, StoredWeight, content_key
+from superweight.evidence import CellEvidence, LayerPeaks, Sanity, Size, Store, StoredWeight, content_key
 from superweight.measure.environment import environment
 from superweight.measure.fingerprint import fingerprints, non_finite
 from superweight.measure.keys import basis
@@ -130,6 +131,7 @@ class ModelBench:
                 weight["value_differs"] = off > _VALUE_TOLERANCE * abs(claim.value)
         card = [weight.model_dump(mode="json") for weight in self.card.super_weights]
         evidence.detection = {**found, "super_weights": weights, "card": card, "known": self.card.known}
+        evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
         evidence.super_weights = [self._stored(where, value) for where, (_, _, value) in self.protected.items()]
         total = sum(p.numel() for p in self.loaded.model.parameters())
         width = float(8 * self.loaded.dtype.itemsize)
@@ -141,8 +143,9 @@ class ModelBench:
     def inspect_into(self, cell: Cell, evidence: CellEvidence) -> None:
         """What the recipe changed, what it did to the super weights, and what it costs in bits."""
         self.describe(evidence)
-        found, taken = take_one(self.store, self.what(cell, measured="sanity"), lambda: self._inspect(cell))
+        found, taken = take_one(self.store, self.what(cell, measured="sanity and peaks"), lambda: self._inspect(cell))
         evidence.sanity = Sanity.model_validate(found["sanity"])
+        evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
         evidence.recipe_figures = found["recipe_figures"]
         evidence.size = Size.model_validate(found["size"])
         evidence.super_weights = [StoredWeight.model_validate(weight) for weight in found["super_weights"]]
@@ -243,7 +246,14 @@ class ModelBench:
             "recipe_figures": _named_by_strings(applied.figures),
             "size": applied.size.as_dict(),
             "super_weights": [weight.model_dump() for weight in stored],
+            "peaks": [asdict(peaks) for peaks in self._peaks()],
         }
+
+    def _peaks(self) -> Sequence[DetectedPeaks]:
+        try:
+            return layer_peaks(self.loaded)
+        except InfraError:  # a wrecked model, or one that cannot be watched: a picture is missing, no figure is
+            return ()
 
     def _begin(self, layer: int) -> None:
         """Let forward passes begin at a layer, all before it being as the checkpoint has them."""
