@@ -184,7 +184,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if document is None:
         return
     from superweight.report import terminal_table
-    from superweight.report.markdown import headline, spent
+    from superweight.report.overview import headline, spent
 
     terminalreporter.section("compression gates")
     terminalreporter.write_line(terminal_table(document))
@@ -197,5 +197,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(told)
     for line in document.look_back.lines:
         terminalreporter.write_line(line)
+    for note in gate.notes:
+        terminalreporter.write_line(f"note: {note}")
     where = f"no report: {gate.unwritten}" if gate.unwritten else f"report: {gate.settings.out / 'report.html'}"
     terminalreporter.write_line(where)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.options import TIERS, Settings
+from superweight.errors import InfraError
 from superweight.garbage import no_collection
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
@@ -26,6 +27,16 @@ if TYPE_CHECKING:  # imported where they are used: test suites that are not ours
     from superweight.measure import Workbench
     from superweight.report import RunDocument
     from superweight.verdict import GateResult, JudgedCell, Rules
+
+_LEFT_BEHIND = (
+    "evidence.json",
+    "summary.md",
+    "report.html",
+    "badge.json",
+    "figures.csv",
+    "compare.md",
+    "compare.json",
+)
 
 KEY: pytest.StashKey[GateSession] = pytest.StashKey()
 
@@ -44,6 +55,7 @@ class GateSession:
     outside: list[str] = field(default_factory=list)
     bad_card: str = ""
     unwritten: str = ""
+    notes: list[str] = field(default_factory=list)
     document: RunDocument | None = None
 
     @cached_property
@@ -152,7 +164,7 @@ class GateSession:
         """Our tests are about to run: what an earlier run left must not be taken for this one's."""
         if not self.active:
             self.active = True
-            for name in ("evidence.json", "summary.md", "report.html", "compare.md", "compare.json"):
+            for name in _LEFT_BEHIND:
                 with suppress(OSError):  # a directory that cannot be written to is told when the run is written
                     (self.settings.out / name).unlink()
 
@@ -236,7 +248,15 @@ class GateSession:
         Raises:
             InfraError: the directory cannot be written; the judgement is in `document` all the same.
         """
-        from superweight.report import RunInfo, build_document, look_back, snapshots_of, write_run
+        from superweight.report import (
+            RunInfo,
+            build_document,
+            keep_report,
+            look_back,
+            snapshots_of,
+            write_index,
+            write_run,
+        )
 
         self._miss()
         self.outside += self._lacking()
@@ -261,7 +281,13 @@ class GateSession:
             baselines=self.settings.baselines,
             store=self.settings.store,
         )
-        write_run(self.settings.out, self.document, evidence)
+        write_run(self.settings.out, self.document, evidence, self.settings.store)
+        if self.settings.store is not None and self.document.look_back.run:
+            try:
+                keep_report(self.settings.store, self.document.look_back.run, self.settings.out)
+                write_index(self.settings.store)
+            except InfraError as error:  # the run's own directory is whole
+                self.notes.append(str(error))
         return self.document.verdict
 
     def _judged_or_infra(self, cell_id: str) -> JudgedCell:

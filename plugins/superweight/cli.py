@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superweight import __version__
-from superweight.errors import SuperweightError
+from superweight.errors import InfraError, SuperweightError
 from superweight.garbage import no_collection
 
 if TYPE_CHECKING:
     from superweight.cards import Library
+
+_STORE = Path("reports/store")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,18 +46,36 @@ def _parser() -> argparse.ArgumentParser:
         "--cards", action="append", default=[], type=Path, metavar="DIR", help="a directory of your own cards"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("cards", help="list the models, recipes, corpora, tasks and tiers at hand").set_defaults(
+        run=_cards
+    )
+    _fetch_arguments(commands.add_parser("fetch", help="get checkpoints, and the data to measure them with"))
+    _detect_arguments(commands.add_parser("detect", help="find a model's super weights and confirm them by ablation"))
+    _report_arguments(commands.add_parser("report", help="rebuild a run's report from its evidence, without a model"))
+    _export_arguments(commands.add_parser("export", help="figures of runs as one table, CSV or Parquet"))
+    _index_arguments(commands.add_parser("index", help="write index.html over a store of runs"))
+    _compare_arguments(
+        commands.add_parser(
+            "compare",
+            help="what changed between two runs: exit code 0 nothing shown to be worse, 1 worse, 2 cannot be compared",
+        )
+    )
+    _baseline_arguments(
+        commands.add_parser("baseline", help="make a run the release baseline that later runs are held against")
+    )
+    commands.add_parser("schema", help="print the JSON Schema of evidence.json").set_defaults(run=_schema)
+    return parser
 
-    listing = commands.add_parser("cards", help="list the models, recipes, corpora, tasks and tiers at hand")
-    listing.set_defaults(run=_cards)
 
-    fetch = commands.add_parser("fetch", help="get checkpoints, and the data to measure them with, into the cache")
+def _fetch_arguments(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("models", nargs="+", metavar="MODEL", help="a card id, a directory, a .gguf file or a hub id")
     fetch.add_argument(
         "--tier", default="smoke", choices=("smoke", "nightly", "release"), help="whose data; default smoke"
     )
     fetch.set_defaults(run=_fetch)
 
-    detect = commands.add_parser("detect", help="find a model's super weights and confirm them by ablation")
+
+def _detect_arguments(detect: argparse.ArgumentParser) -> None:
     detect.add_argument("source", metavar="SOURCE", help="a card id, a directory, a .gguf file or a hub id")
     detect.add_argument("--json", action="store_true", help="JSON on standard output")
     detect.add_argument("--device", default=None, help="cpu, cuda or cuda:N; default cuda where there is one")
@@ -64,14 +84,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     detect.set_defaults(run=_detect)
 
-    report = commands.add_parser("report", help="rebuild report.html and summary.md of a run from its evidence")
-    report.add_argument("directory", type=Path, metavar="DIR")
+
+def _report_arguments(report: argparse.ArgumentParser) -> None:
+    report.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    report.add_argument(
+        "--store", type=Path, default=_STORE, metavar="DIR", help=f"store of runs, for history; default {_STORE}"
+    )
+    report.add_argument(
+        "--pictures", nargs="+", default=(), metavar="MODEL", help="whose pictures; default a few models that need them"
+    )
     report.set_defaults(run=_report)
 
-    compare = commands.add_parser(
-        "compare",
-        help="what changed between two runs: exit code 0 nothing is shown to be worse, 1 worse, 2 cannot be compared",
+
+def _export_arguments(export: argparse.ArgumentParser) -> None:
+    export.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or their evidence.json")
+    export.add_argument(
+        "-o", dest="out", type=Path, required=True, metavar="FILE", help="a name that ends in .csv or .parquet"
     )
+    export.set_defaults(run=_export)
+
+
+def _index_arguments(index: argparse.ArgumentParser) -> None:
+    index.add_argument("store", type=Path, nargs="?", default=_STORE, metavar="STORE", help=f"default {_STORE}")
+    index.set_defaults(run=_index)
+
+
+def _compare_arguments(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("before", type=Path, metavar="A", help="a run directory, its evidence.json, or a baseline")
     compare.add_argument("after", type=Path, metavar="B", help="likewise")
     compare.add_argument(
@@ -83,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=_compare)
 
-    baseline = commands.add_parser("baseline", help="make a run the release baseline that later runs are held against")
+
+def _baseline_arguments(baseline: argparse.ArgumentParser) -> None:
     baseline.add_argument("directory", type=Path, metavar="RUN", help="a run directory")
     baseline.add_argument(
         "--baselines",
@@ -94,10 +133,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     baseline.add_argument("--force", action="store_true", help="also if the run is red, or a part of its tier")
     baseline.set_defaults(run=_baseline)
-
-    schema = commands.add_parser("schema", help="print the JSON Schema of evidence.json")
-    schema.set_defaults(run=_schema)
-    return parser
 
 
 def _library(options: argparse.Namespace) -> Library:
@@ -147,11 +182,31 @@ def _say(line: str) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from superweight.report import read_document, render
+    from superweight.report import render, salvage
 
-    document = read_document(options.directory)
-    render(options.directory, document)
-    print(options.directory / "report.html")
+    document, lost = salvage(options.directory)
+    directory = options.directory if options.directory.is_dir() else options.directory.parent
+    render(directory, document, store=options.store, models=options.pictures, lost=lost)
+    for line in lost:
+        _say(f"superweight: {line}")
+    print(directory / "report.html")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from superweight.report import read_document, write_export
+
+    write_export(options.out, [read_document(run) for run in options.runs])
+    print(options.out)
+    return 0
+
+
+def _index(options: argparse.Namespace) -> int:
+    from superweight.report import write_index
+
+    if not options.store.is_dir():
+        raise InfraError(f"{options.store}: no such store of runs; a gate keeps one in {_STORE}.", reason="not-found")
+    print(write_index(options.store))
     return 0
 
 

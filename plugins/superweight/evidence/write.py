@@ -15,6 +15,16 @@ from superweight.evidence.measured import CellEvidence
 
 
 def write_text(path: Path, text: str) -> None:
+    """Replace a file atomically by text, in UTF-8; what has no UTF-8 is written as its escape, as in JSON.
+
+    Raises:
+        InfraError: as `write_bytes`.
+
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))  # half a surrogate pair has no UTF-8
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically.
 
     Raises:
@@ -27,8 +37,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
@@ -70,7 +80,7 @@ def write_items(directory: Path, cells: Iterable[CellEvidence]) -> None:
 def _tables(cell: CellEvidence) -> Iterator[tuple[str, pd.DataFrame]]:
     for task, figure in cell.zero_shot.items():
         if figure.items:
-            yield task, pd.DataFrame(figure.items)
+            yield task, pd.DataFrame(figure.items, dtype=object)  # text of data sets, which need not be Unicode
     for corpus, perplexity in cell.perplexity.items():
         windows = perplexity.index or range(len(perplexity.nll))
         columns = {"window": windows, "nll": perplexity.nll, "kl": perplexity.kl, "agreement": perplexity.agreement}

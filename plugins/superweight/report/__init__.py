@@ -12,8 +12,11 @@ from superweight.report.document import (
     strict_json,
     to_json,
 )
+from superweight.report.export import write_export
+from superweight.report.index import keep_report, write_index
 from superweight.report.looking_back import look_back
 from superweight.report.run_snapshots import snapshots_of
+from superweight.report.salvage import salvage
 from superweight.report.table import terminal_table
 
 __all__ = [
@@ -23,12 +26,16 @@ __all__ = [
     "RunInfo",
     "build_document",
     "json_schema",
+    "keep_report",
     "look_back",
     "read_document",
     "render",
+    "salvage",
     "snapshots_of",
     "strict_json",
     "terminal_table",
     "to_json",
+    "write_export",
+    "write_index",
     "write_run",
 ]

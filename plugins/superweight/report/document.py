@@ -15,7 +15,7 @@ from superweight.evidence.measured import CellEvidence, Record, Verdict
 from superweight.report.retrospect import LookBack
 from superweight.verdict import GateResult, JudgedCell, judge_run
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class RunInfo(Record):

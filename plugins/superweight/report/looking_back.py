@@ -47,11 +47,13 @@ def look_back(
         kept = first_baseline(baselines, document, snapshots)
     except InfraError as error:
         notes.append(str(error))
+    name, alarms = ("", []) if store is None else _remembered(document, snapshots, gates, store, releases, notes)
     return LookBack(
+        run=name,
         baseline=kept,
         against_release=_compared(releases, snapshots, gates, "release baseline"),
         against_last=_compared(last, snapshots, gates, "last run"),
-        alarms=[] if store is None else _remembered(document, snapshots, gates, store, releases, notes),
+        alarms=alarms,
         notes=notes,
     )
 
@@ -83,14 +85,15 @@ def _remembered(
     store: Path,
     releases: dict[str, Snapshot],
     notes: list[str],
-) -> list[FigureAlarm]:
-    alarms: list[FigureAlarm] = []
+) -> tuple[str, list[FigureAlarm]]:
+    """Add the run to the store; its name there, and what drifts."""
+    name, alarms = "", []
     try:
-        append_run(store, document, snapshots, {model: release.taken for model, release in releases.items()})
+        name = append_run(store, document, snapshots, {model: one.taken for model, one in releases.items()}).id
         history = read_history(store)
         notes += history.notes
         for one in snapshots:
             alarms += drift_alarms(history.runs, one, releases.get(one.model), gates)
     except InfraError as error:
         notes.append(str(error))
-    return alarms
+    return name, alarms

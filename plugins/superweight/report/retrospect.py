@@ -14,6 +14,7 @@ _SHOWN = 10  # lines of a comparison on a terminal
 class LookBack(Record):
     """A run beside its release baseline and the runs before it; all of it empty where there is neither."""
 
+    run: str = Field(default="", description="the run's name in the store; empty if it was not added to one")
     baseline: str = Field(default="", description="what became of the baseline: kept, or why there is none")
     against_release: RunComparison | None = Field(default=None, description="none if no model has a baseline yet")
     against_last: RunComparison | None = Field(default=None, description="none if there was no run before")

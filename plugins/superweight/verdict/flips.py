@@ -22,8 +22,8 @@ class Flip(NamedTuple):
 
     Attributes:
         doc_id: lm-eval's number of the item.
-        text: the end of the question, one line of at most 80 characters.
-        before: the baseline's answer, one short line.
+        text: the question in one line, its last 80 characters if short.
+        before: the baseline's answer, one line.
         after: the candidate's.
         was_right: whether the baseline's was right; None if the item does not say.
         is_right: whether the candidate's is.
@@ -65,7 +65,7 @@ class WindowLoss(NamedTuple):
         return self.after - self.before
 
 
-def flips(baseline: ZeroShot, candidate: ZeroShot) -> list[Flip]:
+def flips(baseline: ZeroShot, candidate: ZeroShot, *, short: bool = True) -> list[Flip]:
     """Items whose chosen answer changed, the largest shift first.
 
     Generated text counts where its score changed too: hardly any stays the same to the letter.
@@ -73,6 +73,7 @@ def flips(baseline: ZeroShot, candidate: ZeroShot) -> list[Flip]:
     Args:
         baseline: the uncompressed model's items.
         candidate: the compressed model's; items that only one of the two has are left out.
+        short: cut questions and answers to what fits a line.
 
     """
     found = []
@@ -80,8 +81,10 @@ def flips(baseline: ZeroShot, candidate: ZeroShot) -> list[Flip]:
         generated = isinstance(before.chosen, str)
         if before.chosen == after.chosen or (generated and before.right == after.right):
             continue
-        old, new = _apart(before.words, after.words)
-        text = _shortened(one_line(str(theirs.get("text", "")))[::-1], _TEXT)[::-1]  # what a question ends with matters
+        old, new, text = before.words, after.words, one_line(str(theirs.get("text", "")))
+        if short:
+            old, new = _apart(old, new)
+            text = _shortened(text[::-1], _TEXT)[::-1]  # what a question ends with matters
         shift = _shift(theirs, ours, before, after)
         found.append(Flip(int(theirs["doc_id"]), text, old, new, before.right, after.right, shift))
     return sorted(found, key=lambda flip: -math.inf if flip.shift is None else flip.shift, reverse=True)

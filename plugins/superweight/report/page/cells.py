@@ -1,0 +1,106 @@
+"""What the page says of one cell."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from superweight.report.document import CellDocument
+from superweight.report.format import (
+    SYMBOLS,
+    count,
+    detectable,
+    difference,
+    margin,
+    number,
+    verdict_label,
+    verdict_text,
+)
+from superweight.report.page.flipped import TaskFlips
+from superweight.report.page.interval import interval_svg
+from superweight.verdict import GateResult
+
+_LISTED = 12  # values of a recipe's figures
+
+
+class GateView(NamedTuple):
+    """A row of the table of gates."""
+
+    gate: GateResult
+    figures: str
+    change: str
+    drawn: str
+    margin: str
+    n: str
+    saved: str
+    detectable: str
+    verdict: str
+
+
+class CellView(NamedTuple):
+    """One cell."""
+
+    cell: CellDocument
+    symbol: str
+    label: str
+    gates: list[GateView]
+    flips: list[TaskFlips]
+    bits: str
+    kept: str
+    seconds: float
+    figures: dict[str, str]
+    search: str
+    by_gate: str
+
+
+def cell_view(cell: CellDocument, flips: list[TaskFlips]) -> CellView:
+    """Everything that the page shows of a cell."""
+    kept = sum(weight.survived for weight in cell.super_weights)
+    return CellView(
+        cell=cell,
+        symbol=SYMBOLS[cell.verdict],
+        label=verdict_label(cell),
+        gates=[_gate(gate) for gate in cell.gates],
+        flips=flips,
+        bits="" if cell.size is None else f"{cell.size.model_bits_per_weight:.2f}",
+        kept=f"{kept} of {len(cell.super_weights)}" if cell.super_weights and cell.role != "baseline" else "",
+        seconds=sum(cell.seconds.values()),
+        figures={name: _short(value) for name, value in cell.recipe_figures.items()},
+        search=" ".join([cell.model, cell.recipe, cell.role, cell.verdict, cell.why]).lower(),
+        by_gate=" ".join(f"{gate.gate}={gate.verdict}" for gate in cell.gates),
+    )
+
+
+def column(cell: CellDocument, gate: str) -> tuple[str, float | None, str]:
+    """A figure for the table of cells: its text, by what it is sorted, and its verdict."""
+    found = next((one for one in cell.gates if one.gate == gate), None)
+    if found is None:
+        return "", None, ""
+    if found.difference is None:
+        text = "not measured" if found.verdict == "INFRA" else number(found.value, found.metric)
+        return text, found.value, found.verdict
+    return difference(found).partition(" [")[0], found.difference, found.verdict
+
+
+def _gate(gate: GateResult) -> GateView:
+    value = number(gate.value, gate.metric)
+    figures = f"{number(gate.baseline, gate.metric)} → {value}" if gate.baseline is not None else value
+    left = (gate.planned or 0) - (gate.n or 0)
+    return GateView(
+        gate=gate,
+        figures="" if gate.kind == "sanity" else figures,
+        change=difference(gate),
+        drawn=interval_svg(gate),
+        margin=margin(gate),
+        n=count(gate),
+        saved=f"{left} saved" if gate.n is not None and left > 0 else "",
+        detectable=detectable(gate),
+        verdict=verdict_text(gate),
+    )
+
+
+def _short(value: Any) -> str:
+    """A recipe's figure in a line: of a long table, the first few entries and how many there are."""
+    if isinstance(value, dict) and len(value) > _LISTED:
+        first = ", ".join(f"{name}: {one}" for name, one in list(value.items())[:_LISTED])
+        return f"{first}, … ({len(value)} in all)"
+    return str(value)

@@ -1,0 +1,150 @@
+"""The page as a whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from superweight.report.document import SCHEMA_VERSION, RunDocument
+from superweight.report.format import SYMBOLS
+from superweight.report.history import RunEntry
+from superweight.report.overview import decides, fingerprint, fixes, headline, not_measured, notes, spent, tally
+from superweight.report.page.cells import cell_view, column
+from superweight.report.page.changes import comparisons
+from superweight.report.page.flipped import flipped
+from superweight.report.page.matrix import matrix
+from superweight.report.pictures import gallery
+
+_BRIEF = 200  # cells; of more, a page keeps only the arguments of gates that did not pass
+
+
+def render_html(
+    document: RunDocument,
+    *,
+    directory: Path | None = None,
+    runs: Sequence[RunEntry] = (),
+    models: Sequence[str] = (),
+    lost: Sequence[str] = (),
+) -> str:
+    """The report as one HTML page: no network, no outside file; every string is escaped.
+
+    A content security policy lets only the page's own script run, by its hash, and nothing be loaded; so not even a
+    string that escaped escaping could do anything.
+
+    Args:
+        document: of the run.
+        directory: the run directory, for the text of items; they are left out without one.
+        runs: the history, in the order of time.
+        models: whose pictures are drawn; a choice is made if empty.
+        lost: what of the evidence could not be read.
+
+    """
+    pictures = gallery(document, runs, models)
+    items = flipped(document, directory)
+    views = [cell_view(cell, items.cells.get(cell.id, [])) for cell in document.cells]
+    columns = [gate for gate in _gates(document) if gate.startswith(("perplexity:", "zero-shot:"))]
+    script = asset("report.js")
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            document=document,
+            run=document.run,
+            headline=headline(document),
+            fingerprint=fingerprint(document),
+            tally=_tally(document),
+            spent=spent(document),
+            notes=notes(document),
+            fixes=fixes(document),
+            missing=[*lost, *_older(document), *not_measured(document), *items.notes, *pictures.notes],
+            reasons=[_reason(document, text) for text in document.reasons],
+            matrix=matrix(document),
+            comparisons=comparisons(document),
+            pictures=pictures.models,
+            views=views,
+            brief=len(views) > _BRIEF,
+            columns=columns,
+            column=column,
+            decides=decides,
+            symbols=SYMBOLS,
+            choices={
+                "model": list(dict.fromkeys(cell.model for cell in document.cells)),
+                "recipe": list(dict.fromkeys(cell.recipe for cell in document.cells)),
+                "gate": _gates(document),
+                "verdict": [verdict for verdict in SYMBOLS if any(cell.verdict == verdict for cell in document.cells)],
+            },
+            script=Markup(script),  # written here, and free of `</`
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            css=Markup(asset("report.css")),
+            safe_svg=Markup,  # of `drawing.svg`, which is XML with everything escaped
+        )
+    )
+
+
+def _tally(document: RunDocument) -> list[tuple[str, str]]:
+    """Counts in words, and how each is coloured; a control that is as expected is no bad news."""
+    found = []
+    controls = [cell for cell in document.cells if cell.role == "control"]
+    met = sum(cell.verdict == cell.expects for cell in controls)
+    for role, verdict, n in tally(document):
+        if role in ("candidate", "baseline"):
+            found.append((f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", str(verdict)))
+    if controls:
+        as_expected = met == len(controls)
+        said = f"{'✓' if as_expected else '✗'} {'' if as_expected else f'{met} '}as expected"
+        found.append((f"{_some(len(controls), 'control')} {said}", "aside" if as_expected else "INFRA"))
+    found += [
+        (f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", "aside")
+        for role, verdict, n in tally(document)
+        if role == "reference"
+    ]
+    return found
+
+
+def _some(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def _gates(document: RunDocument) -> list[str]:
+    return list(dict.fromkeys(gate.gate for cell in document.cells for gate in cell.gates))
+
+
+def _reason(document: RunDocument, text: str) -> tuple[str, str]:
+    """The cell that a reason is about, empty if none, and the rest of it."""
+    identifier, _, rest = text.partition(": ")
+    return (identifier, rest) if any(cell.id == identifier for cell in document.cells) else ("", text)
+
+
+def _older(document: RunDocument) -> list[str]:
+    """What evidence of an older schema may lack."""
+    if document.schema_version == SCHEMA_VERSION:
+        return []
+    return [
+        f"This evidence is of schema {document.schema_version}, and this report is made for {SCHEMA_VERSION}: what "
+        "only the newer one records is missing here."
+    ]
+
+
+@cache
+def asset(name: str) -> str:
+    """A style sheet or a script of the pages."""
+    return files("superweight.report.page").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def environment() -> Environment:
+    """Templates of the pages; whatever they are given is escaped."""
+    return Environment(
+        loader=PackageLoader("superweight.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,128 @@
+"""What larger blocks cost, with clipping and restoring and without (arXiv:2411.07191, figure 7)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from superweight.report.document import CellDocument
+from superweight.report.format import SYMBOLS
+from superweight.report.pictures.figures import Figure, figures, link, role_mark, times
+from superweight.report.pictures.picture import Picture
+from superweight.report.pictures.theme import Panel, series_colour, series_dash, verdict_shape
+
+_FAMILIES = {"rtn": "round to nearest", "clip-restore": "clip and restore"}
+
+
+class _Point(NamedTuple):
+    figure: Figure
+    family: str
+    bits: int
+    block: int
+
+
+def block_picture(cells: Sequence[CellDocument]) -> Picture | None:
+    """Elements a block against perplexity; None unless two sizes of block of the same bits were measured."""
+    found = [point for cell in cells for figure in figures([cell], "perplexity") for point in _point(figure)]
+    sizes = Counter(bits for _, bits, _ in {(p.family, p.bits, p.block) for p in found})
+    if not sizes or max(sizes.values()) < 2:
+        return None
+    bits = max(sizes, key=lambda one: sizes[one])
+    found = [point for point in found if point.bits == bits]
+    corpora = list(dict.fromkeys(point.figure.of for point in found))
+    if max(len({p.block for p in found if p.family == family}) for family in {p.family for p in found}) < 2:
+        return None
+    families = [name for name in _FAMILIES.values() if any(point.family == name for point in found)]
+    panels = [_drawn([p for p in found if p.figure.of == corpus], corpus, families) for corpus in corpora]
+    return Picture(
+        name=f"int{bits}-block-size",
+        title=_finding(found, bits, corpora[0]),
+        description=(
+            f"Elements that share one INT{bits} scale against perplexity as a multiple of the uncompressed model's, "
+            f"both on logarithmic axes, on {' and '.join(corpora)}; one line for each of {' and '.join(families)}."
+        ),
+        table=_table(found),
+        chart=alt.hconcat(*panels, spacing=24),
+    )
+
+
+def _point(figure: Figure) -> list[_Point]:
+    given = figure.cell.recipe_parameters
+    block = given.get("block_size") or given.get("group_size")
+    if given.get("kind") not in _FAMILIES or not block or not math.isfinite(figure.ratio):
+        return []
+    return [_Point(figure, _FAMILIES[given["kind"]], int(given["bits"]), int(block))]
+
+
+def _drawn(points: Sequence[_Point], corpus: str, families: Sequence[str]) -> Panel:
+    rows = [
+        {
+            "block": point.block,
+            "ratio": point.figure.ratio,
+            "low": 1 + point.figure.gate.interval[0] if point.figure.gate.interval else point.figure.ratio,
+            "high": 1 + point.figure.gate.interval[1] if point.figure.gate.interval else point.figure.ratio,
+            "series": point.family,
+            "verdict": point.figure.gate.verdict,
+            "tip": f"{role_mark(point.figure.cell)}: {times(point.figure.ratio)} at {point.block:,} elements: "
+            f"{SYMBOLS[point.figure.gate.verdict]} {point.figure.gate.verdict}",
+            "href": link(point.figure.cell),
+        }
+        for point in points
+    ]
+    frame = pd.DataFrame(rows)
+    frame[["low", "high"]] = frame[["low", "high"]].clip(lower=0.5, upper=10 * frame["ratio"].max())
+    colour = series_colour(families, "INT codes by")
+    y = alt.Scale(type="log", padding=8)
+    base = alt.Chart(frame).encode(
+        x=alt.X("block:Q", title="elements that share a scale (log)", scale=alt.Scale(type="log", base=2, padding=12)),
+        color=colour,
+    )
+    lines = base.mark_line().encode(
+        y=alt.Y("ratio:Q", title="perplexity ÷ baseline's (log)", scale=y),
+        strokeDash=series_dash(families, "INT codes by"),
+    )
+    marks = base.encode(tooltip="tip:N", description="tip:N", href="href:N")
+    return alt.layer(
+        lines,
+        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", scale=y), y2="high:Q"),
+        marks.mark_point(filled=True, size=70, opacity=1).encode(y="ratio:Q", shape=verdict_shape()),
+    ).properties(width=340, height=260, title=corpus)
+
+
+def _finding(points: Sequence[_Point], bits: int, corpus: str) -> str:
+    ratio = {(p.family, p.block): p.figure.ratio for p in points if p.figure.of == corpus}
+    rtn, clip = _FAMILIES["rtn"], _FAMILIES["clip-restore"]
+    both = sorted({block for family, block in ratio if (rtn, block) in ratio and (clip, block) in ratio})
+    if not both:
+        (_, small), (_, large) = min(ratio, key=lambda key: key[1]), max(ratio, key=lambda key: key[1])
+        return f"INT{bits}: blocks of {small:,} to {large:,} elements on {corpus}"
+    better = [block for block in both if ratio[clip, block] < ratio[rtn, block]]
+    largest = both[-1]
+    figure = f"{times(ratio[clip, largest])} against {times(ratio[rtn, largest])} at {largest:,} elements"
+    if len(better) == len(both):
+        return f"INT{bits}: clip and restore beats rounding to nearest at every size of block on {corpus}, {figure}"
+    if not better:
+        return f"INT{bits}: clip and restore helps at no size of block on {corpus}, {figure}"
+    listed = ", ".join(f"{block:,}" for block in better)
+    return f"INT{bits}: clip and restore helps at {listed} elements on {corpus} and not elsewhere; {figure}"
+
+
+def _table(points: Sequence[_Point]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "recipe": role_mark(point.figure.cell),
+                "by": point.family,
+                "elements": f"{point.block:,}",
+                "on": point.figure.of,
+                "perplexity ÷ baseline's": times(point.figure.ratio),
+                "verdict": f"{SYMBOLS[point.figure.gate.verdict]} {point.figure.gate.verdict}",
+            }
+            for point in sorted(points, key=lambda p: (p.figure.of, p.block, p.family))
+        ]
+    )

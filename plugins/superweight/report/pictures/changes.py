@@ -1,0 +1,194 @@
+"""How much perplexity or accuracy changed under each recipe, with its interval, beside what is accepted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from superweight.report.document import CellDocument
+from superweight.report.format import count, difference, margin, number, verdict_text
+from superweight.report.pictures.figures import Figure, figures, link, role_mark, told
+from superweight.report.pictures.picture import Picture, Rows
+from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour, verdict_shape
+
+_SPAN = 4.0  # margins on the losing side; what lies beyond is drawn at the edge
+_WIDTH = 640  # pixels, shared by the panels
+_PANELS = 4  # side by side; more go below
+
+
+class _Kind(NamedTuple):
+    name: str
+    word: str
+    unit: str
+    worse: int
+    """1 where a larger difference is worse."""
+
+
+_KINDS = {
+    "perplexity": _Kind("perplexity", "Perplexity", "change of perplexity, %", 1),
+    "zero-shot": _Kind("accuracy", "Accuracy", "change of score, points", -1),
+}
+
+
+def change_picture(cells: Sequence[CellDocument], kind: str) -> Picture | None:
+    """One panel a corpus or task, one row a recipe; None if nothing was measured against a baseline.
+
+    Args:
+        cells: of one model.
+        kind: `perplexity` or `zero-shot`.
+
+    """
+    found = list(figures(cells, kind))
+    if not found:
+        return None
+    about = _KINDS[kind]
+    order = [role_mark(cell) for cell in _ordered(found)]
+    panels = [_panel(found, of, about, order) for of in dict.fromkeys(figure.of for figure in found)]
+    width = max(120, _WIDTH // min(len(panels), _PANELS))
+    charts = [_drawn(panel, about, order, width, labels=place % _PANELS == 0) for place, panel in enumerate(panels)]
+    rows = [alt.hconcat(*charts[at : at + _PANELS], spacing=12) for at in range(0, len(charts), _PANELS)]
+    return Picture(
+        name=f"{about.name}-by-recipe",
+        title=_finding(found, about),
+        description=(
+            f"One row a recipe and one panel for each of {', '.join(panel.of for panel in panels)}: the change against "
+            "the uncompressed model on the same windows or items with its interval, a dashed line at no change and "
+            "the loss that is not accepted shaded. Changes beyond the scale stand at its edge as triangles."
+        ),
+        table=_table(found),
+        chart=alt.vconcat(*rows) if len(rows) > 1 else rows[0],
+    )
+
+
+class _Panel(NamedTuple):
+    of: str
+    rows: Rows
+    low: float
+    high: float
+    margin: float
+
+
+def _ordered(found: Sequence[Figure]) -> list[CellDocument]:
+    """Cells by what they lost on the first corpus or task, the least first."""
+    worse: dict[str, tuple[float, CellDocument]] = {}
+    for figure in found:
+        sign = -1 if figure.gate.higher_is_better else 1
+        worse.setdefault(figure.cell.id, (sign * figure.change, figure.cell))
+    return [cell for _, cell in sorted(worse.values(), key=lambda pair: pair[0])]
+
+
+def _panel(found: Sequence[Figure], of: str, about: _Kind, order: Sequence[str]) -> _Panel:
+    here = [figure for figure in found if figure.of == of]
+    accepted = 100 * max((figure.gate.margin or 0.0) for figure in here)
+    span = _SPAN * accepted or 20.0
+    edge = [min(span, max(abs(end), 1.2 * accepted)) for figure in here for end in _ends(figure) if math.isfinite(end)]
+    reach = max(edge, default=span)
+    low, high = (-min(reach, max(2 * accepted, 5.0)), reach) if about.worse > 0 else (-reach, min(reach, span))
+    rows = [_row(figure, low, high) for figure in here]
+    return _Panel(of, rows, low, high, accepted * about.worse)
+
+
+def _ends(figure: Figure) -> tuple[float, ...]:
+    return tuple(100 * end for end in (figure.change, *(figure.gate.interval or ())))
+
+
+def _row(figure: Figure, low: float, high: float) -> dict[str, object]:
+    value, *interval = _ends(figure)
+    ends = interval or [value, value]
+    beyond = not low <= value <= high
+    return {
+        "recipe": role_mark(figure.cell),
+        "verdict": figure.gate.verdict,
+        "at": min(max(value, low), high),
+        "low": min(max(ends[0], low), high),
+        "high": min(max(ends[1], low), high),
+        "beyond": beyond,
+        "turned": 180 if value < low else 0,
+        "label": difference(figure.gate).partition(" [")[0] if beyond else "",
+        "tip": told(figure, f"{figure.of} {difference(figure.gate)}, accepted {margin(figure.gate) or 'not judged'}"),
+        "href": link(figure.cell),
+    }
+
+
+def _drawn(panel: _Panel, about: _Kind, order: Sequence[str], width: float, *, labels: bool) -> Panel:
+    data = pd.DataFrame(panel.rows)
+    x = alt.X(
+        "at:Q",
+        title=about.unit,
+        scale=alt.Scale(domain=[panel.low, panel.high], nice=False),
+        axis=alt.Axis(tickCount=5),
+    )
+    axis = alt.Axis(title=None, labelPadding=6, grid=True) if labels else None
+    y = alt.Y("recipe:N", sort=list(order), axis=axis, scale=alt.Scale(domain=list(order)))
+    edge = panel.high if about.worse > 0 else panel.low
+    limit = pd.DataFrame({"from": [panel.margin], "to": [edge]})
+    base = alt.Chart(data).encode(y=y, tooltip=alt.Tooltip("tip:N"), description="tip:N", href="href:N")
+    colour, shape = verdict_colour(), verdict_shape()
+    return alt.layer(
+        alt.Chart(limit).mark_rect(color="var(--regression)", opacity=0.09).encode(x=alt.X("from:Q"), x2="to:Q"),
+        alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color="var(--dim)", strokeDash=[4, 3]).encode(x="at:Q"),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=colour),
+        base.transform_filter("!datum.beyond")
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(x=x, color=colour, shape=shape),
+        base.transform_filter("datum.beyond")
+        .mark_point(filled=True, size=70, opacity=1, shape=BEYOND)
+        .encode(x=x, color=colour, angle=alt.Angle("turned:Q", scale=None)),
+        base.transform_filter("datum.beyond && datum.turned == 0")
+        .mark_text(align="right", dx=-8, fontSize=11, color="var(--fg)")
+        .encode(x=x, text="label:N"),
+        base.transform_filter("datum.beyond && datum.turned == 180")
+        .mark_text(align="left", dx=8, fontSize=11, color="var(--fg)")
+        .encode(x=x, text="label:N"),
+    ).properties(width=width, height=alt.Step(ROW), title=panel.of)
+
+
+def _finding(found: Sequence[Figure], about: _Kind) -> str:
+    deciding = [figure for figure in found if figure.cell.role == "candidate"]
+    if not deciding:
+        return f"{about.word} under each recipe: none of them is a candidate"
+    recipes = dict.fromkeys(figure.cell.recipe for figure in deciding)
+    lost = [r for r in recipes if any(f.cell.recipe == r and f.gate.verdict == "REGRESSION" for f in deciding)]
+    open_ = [r for r in recipes if any(f.cell.recipe == r and f.gate.verdict == "INCONCLUSIVE" for f in deciding)]
+    closest = max(deciding, key=_used)
+    nearest = f"{closest.cell.recipe} comes closest, {difference(closest.gate)} on {closest.of}"
+    if lost:
+        return f"{about.word}: {_some(lost)} lost more than is accepted; {nearest.replace('comes closest', 'most')}"
+    if undecided := [recipe for recipe in open_ if recipe not in lost]:
+        return f"{about.word}: nothing is shown to be lost, but {_some(undecided)} cannot tell; {nearest}"
+    every = {1: "the only candidate stays", 2: "both candidates stay"}.get(
+        len(recipes), f"all {len(recipes)} candidates stay"
+    )
+    return f"{about.word}: {every} within what is accepted; {nearest}"
+
+
+def _used(figure: Figure) -> float:
+    """How much of the margin a change uses up."""
+    loss = -figure.change if figure.gate.higher_is_better else figure.change
+    return loss / (figure.gate.margin or 1.0)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _table(found: Sequence[Figure]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "recipe": role_mark(figure.cell),
+                "on": figure.of,
+                "baseline": number(figure.gate.baseline, figure.gate.metric),
+                "value": number(figure.gate.value, figure.gate.metric),
+                "change [interval]": difference(figure.gate),
+                "accepted": margin(figure.gate),
+                "n": count(figure.gate),
+                "verdict": verdict_text(figure.gate),
+            }
+            for figure in found
+        ]
+    )

@@ -1,0 +1,125 @@
+"""The largest activations around each down projection, before and after compression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from superweight.evidence.measured import LayerPeaks, Peak
+from superweight.report.document import CellDocument
+from superweight.report.pictures.picture import Picture, Rows
+from superweight.report.pictures.theme import Panel, series_colour, series_dash
+
+_SERIES = 6
+_SIDES = {"down_input": "input of down_proj", "down_output": "output of down_proj"}
+_CHANGED = 0.05  # relative
+
+
+def layer_picture(cells: Sequence[CellDocument]) -> Picture | None:
+    """Largest magnitude by layer under the checkpoint and under recipes; None if it was not measured."""
+    base = next((cell for cell in cells if cell.role == "baseline" and cell.peaks), None)
+    others = [cell for cell in cells if cell.role != "baseline" and cell.peaks]
+    if base is None or not others:
+        return None
+    shown = _chosen(others)
+    names = ["checkpoint", *(cell.recipe for cell in shown)]
+    drawn = dict(zip(names, (base, *shown), strict=True))
+    activations = (base.detection or {}).get("super_activations", [])
+    panels = [_drawn(drawn, side, activations) for side in _SIDES]
+    return Picture(
+        name="activations-by-layer",
+        title=_finding(base, shown, activations),
+        description=(
+            "The entry of largest magnitude at the input and at the output of each layer's down projection on the "
+            f"prompt that detection uses, on a logarithmic axis, for {', '.join(names)}. Vertical lines mark layers "
+            "that write a super activation."
+        ),
+        table=_table(drawn),
+        chart=alt.hconcat(*panels, spacing=24),
+    )
+
+
+def _chosen(cells: Sequence[CellDocument]) -> list[CellDocument]:
+    """What may ship, then what shows the effect of the super weights, then what got worst."""
+    rank = {"candidate": 0, "control": 1, "reference": 2}
+
+    def key(cell: CellDocument) -> tuple[bool, int, bool]:
+        prunes = cell.recipe_parameters.get("kind") == "prune-super-weights"
+        return (cell.recipe_parameters.get("kind") == "no-op", 1 if prunes else rank[cell.role] * 2, False)
+
+    return sorted(cells, key=key)[:_SERIES]
+
+
+def _drawn(cells: dict[str, CellDocument], side: str, activations: Sequence[dict[str, object]]) -> Panel:
+    rows: Rows = [
+        {
+            "layer": peaks.layer,
+            "size": abs(_of(peaks, side).value),
+            "series": name,
+            "tip": f"{name}, layer {peaks.layer}: {_of(peaks, side).value:.4g} in channel {_of(peaks, side).channel}",
+        }
+        for name, cell in cells.items()
+        for peaks in cell.peaks
+        if _of(peaks, side).value
+    ]
+    names = list(cells)
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        x=alt.X(
+            "layer:Q", title="decoder layer", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False)
+        ),
+        y=alt.Y("size:Q", title="largest magnitude (log)", scale=alt.Scale(type="log", padding=6)),
+        color=series_colour(names, "under"),
+    )
+    lines = base.mark_line().encode(strokeDash=series_dash(names, "under"))
+    marks = base.mark_point(filled=True, size=28, opacity=1).encode(tooltip="tip:N", description="tip:N")
+    if not activations:
+        return alt.layer(lines, marks).properties(width=360, height=240, title=_SIDES[side])
+    written = pd.DataFrame({"layer": sorted({int(str(one["layer"])) for one in activations})})
+    written["label"] = "super activation"
+    rule = alt.Chart(written).mark_rule(color="var(--infra)", strokeDash=[2, 2]).encode(x="layer:Q")
+    label = (
+        alt.Chart(written.head(1))
+        .mark_text(align="left", baseline="top", dx=4, dy=2, fontSize=11, color="var(--infra)")
+        .encode(x="layer:Q", y=alt.value(0), text="label:N")
+    )
+    return alt.layer(rule, lines, marks, label).properties(width=360, height=240, title=_SIDES[side])
+
+
+def _of(peaks: LayerPeaks, side: str) -> Peak:
+    found: Peak = getattr(peaks, side)
+    return found
+
+
+def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Sequence[dict[str, object]]) -> str:
+    if not activations:
+        return "This model has no super activation: the largest entries by layer"
+    first = max(activations, key=lambda one: abs(float(str(one["value"]))))
+    layer, channel = int(str(first["layer"])), int(str(first["channel"]))
+    at = {cell.recipe: _at(cell, layer) for cell in (base, *cells)}
+    was = at.pop(base.recipe)
+    if not was:
+        return f"The super activation is written in layer {layer}, channel {channel}"
+    kept = [name for name, value in at.items() if value is not None and abs(value / was - 1) <= _CHANGED]
+    lost = [name for name, value in at.items() if value is not None and abs(value) < abs(was) / 2]
+    said = f"The super activation that layer {layer} writes ({was:,.0f} in channel {channel})"
+    parts = [f"stays within 5 % under {', '.join(kept)}"] if kept else []
+    parts += [f"loses more than half under {', '.join(lost)}"] if lost else []
+    return f"{said} {' and '.join(parts) or 'changes under every recipe, but by less than half'}"
+
+
+def _at(cell: CellDocument, layer: int) -> float | None:
+    return next((peaks.down_output.value for peaks in cell.peaks if peaks.layer == layer), None)
+
+
+def _table(cells: dict[str, CellDocument]) -> pd.DataFrame:
+    layers = sorted({peaks.layer for cell in cells.values() for peaks in cell.peaks})
+    columns: dict[str, list[str]] = {"layer": [str(layer) for layer in layers]}
+    for name, cell in cells.items():
+        by_layer = {peaks.layer: peaks for peaks in cell.peaks}
+        for side, word in (("down_input", "in"), ("down_output", "out")):
+            columns[f"{name}, {word}"] = [
+                f"{_of(by_layer[layer], side).value:.4g}" if layer in by_layer else "" for layer in layers
+            ]
+    return pd.DataFrame(columns)

@@ -1,0 +1,140 @@
+"""Each figure over the runs so far, with releases marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from superweight.report.format import number
+from superweight.report.history import FigureEntry, RunEntry
+from superweight.report.pictures.picture import Picture, Rows
+from superweight.report.pictures.theme import Panel, series_colour, series_dash
+
+_RUNS = 40  # the latest
+_SERIES = 6
+_PANELS = 2  # side by side
+
+
+class _Seen(NamedTuple):
+    run: RunEntry
+    recipe: str
+    role: str
+    gate: str
+    figure: FigureEntry
+
+
+def history_picture(runs: Sequence[RunEntry], model: str, tier: str, alarms: Sequence[str] = ()) -> Picture | None:
+    """One panel a figure, one line a recipe; None unless there are two runs of the model in the tier.
+
+    Args:
+        runs: in the order of time, as a store has them.
+        model: model id.
+        tier: whose runs are shown; those of others measured something else.
+        alarms: what drifts, for the title.
+
+    """
+    shown = [run for run in runs if run.tier == tier and model in run.snapshots][-_RUNS:]
+    seen = [one for run in shown for one in _figures(run, model)]
+    if len(shown) < 2 or not seen:
+        return None
+    recipes = _recipes(seen)
+    gates = list(dict.fromkeys(one.gate for one in seen if one.recipe in recipes))
+    panels = [
+        _drawn([one for one in seen if one.gate == gate and one.recipe in recipes], gate, shown, recipes)
+        for gate in gates
+    ]
+    rows = [alt.hconcat(*panels[at : at + _PANELS], spacing=24) for at in range(0, len(panels), _PANELS)]
+    return Picture(
+        name="history",
+        title=_finding(shown, alarms),
+        description=(
+            f"The last {len(shown)} runs of the {tier} tier in the order of time, one panel for each of "
+            f"{', '.join(gates)}: change against the uncompressed model of the same run, one line for each of "
+            f"{', '.join(recipes)}. Vertical lines mark runs that were made release baselines."
+        ),
+        table=_table(seen, recipes),
+        chart=alt.vconcat(*rows) if len(rows) > 1 else rows[0],
+    )
+
+
+def _figures(run: RunEntry, model: str) -> Iterator[_Seen]:
+    for cell, figures in run.figures.items():
+        of, _, recipe = cell.partition("/")
+        if of == model and run.roles.get(cell) in ("candidate", "reference"):
+            for gate, figure in figures.items():
+                if gate.startswith(("perplexity:", "zero-shot:")) and figure.difference is not None:
+                    yield _Seen(run, recipe, run.roles[cell], gate, figure)
+
+
+def _recipes(seen: Sequence[_Seen]) -> list[str]:
+    """Those that may ship; where none may, the others."""
+    candidates = dict.fromkeys(one.recipe for one in seen if one.role == "candidate")
+    return list(candidates or dict.fromkeys(one.recipe for one in seen))[:_SERIES]
+
+
+def _label(run: RunEntry, place: int) -> str:
+    return f"{place + 1}. {run.when:%m-%d %H:%M}"
+
+
+def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: Sequence[str]) -> Panel:
+    labels = {run.id: _label(run, place) for place, run in enumerate(runs)}
+    kind, _, of = gate.partition(":")
+    unit = "change of perplexity, %" if kind == "perplexity" else "change of score, points"
+    rows: Rows = [
+        {
+            "run": labels[one.run.id],
+            "change": 100 * (one.figure.difference or 0.0),
+            "series": one.recipe,
+            "tip": f"{one.recipe}, {one.run.when:%Y-%m-%d %H:%M}, commit {one.run.commit or 'unknown'}: "
+            f"{100 * (one.figure.difference or 0.0):+.2f} over {one.figure.n}: {one.figure.verdict}",
+        }
+        for one in seen
+    ]
+    margins = [one.figure.margin for one in seen if one.figure.margin is not None]
+    sign = 1 if kind == "perplexity" else -1
+    x = alt.X("run:N", sort=list(labels.values()), title="run", axis=alt.Axis(labelAngle=-60, labelOverlap=True))
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        x=x, y=alt.Y("change:Q", title=unit), color=series_colour(recipes, "recipe")
+    )
+    layers = [
+        base.mark_line().encode(strokeDash=series_dash(recipes, "recipe")),
+        base.mark_point(filled=True, size=45, opacity=1).encode(tooltip="tip:N", description="tip:N"),
+    ]
+    if margins:
+        limit = pd.DataFrame({"change": [100 * sign * max(margins)]})
+        layers.append(alt.Chart(limit).mark_rule(color="var(--regression)", strokeDash=[4, 3]).encode(y="change:Q"))
+    if released := [labels[run.id] for run in runs if run.released]:
+        marked = pd.DataFrame({"run": released, "label": "release"})
+        layers.append(alt.Chart(marked).mark_rule(color="var(--infra)", strokeDash=[2, 2]).encode(x=x))
+        text = alt.Chart(marked).mark_text(align="left", baseline="top", dx=3, fontSize=11, color="var(--infra)")
+        layers.append(text.encode(x=x, y=alt.value(0), text="label:N"))
+    return alt.layer(*layers).properties(width=340, height=180, title=of)
+
+
+def _finding(runs: Sequence[RunEntry], alarms: Sequence[str]) -> str:
+    since = f"{len(runs)} runs since {runs[0].when:%Y-%m-%d}"
+    if not alarms:
+        return f"No figure drifts over {since}"
+    return f"{len(alarms)} figure{'' if len(alarms) == 1 else 's'} drift over {since}: {alarms[0]}"
+
+
+def _table(seen: Sequence[_Seen], recipes: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "run": f"{one.run.when:%Y-%m-%d %H:%M}{' (release)' if one.run.released else ''}",
+                "commit": one.run.commit,
+                "recipe": one.recipe,
+                "figure": one.gate,
+                "value": number(one.figure.value, one.figure.metric),
+                "change": f"{100 * (one.figure.difference or 0.0):+.2f}",
+                "n": str(one.figure.n or ""),
+                "verdict": one.figure.verdict,
+            }
+            for one in seen
+            if one.recipe in recipes
+        ]
+    )

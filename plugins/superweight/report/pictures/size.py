@@ -1,0 +1,186 @@
+"""What a smaller model costs: size against perplexity and accuracy, and what no other recipe beats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from superweight.report.document import CellDocument
+from superweight.report.format import SYMBOLS
+from superweight.report.pictures.figures import figures, link, role_mark, times
+from superweight.report.pictures.picture import Picture, Rows
+from superweight.report.pictures.theme import Panel, verdict_colour, verdict_shape
+
+_WORST = 4.0  # times the uncompressed model's perplexity; beyond, a point stands at the edge
+_LOSS = -25.0  # points of score, likewise
+_LINES = {"above": -7, "below": 12}  # pixels, downwards
+_NEAR = (0.25, 0.06)  # of the axes: closer labels would lie on one another
+
+
+class _Point(NamedTuple):
+    cell: CellDocument
+    bits: float
+    quality: float
+    """The largest ratio of perplexity, or the mean change of score in points."""
+    cost: float
+    """Of which less is better: the ratio, or the score lost."""
+
+
+class _Axis(NamedTuple):
+    title: str
+    log: bool
+    low: float
+    high: float
+
+
+def size_picture(cells: Sequence[CellDocument]) -> Picture | None:
+    """Bits a weight of the whole model against quality; None unless at least two recipes have a size."""
+    sized = [cell for cell in cells if cell.role in ("candidate", "reference") and cell.size is not None]
+    text, scores = _texts(sized), _scores(sized)
+    if max(len(text), len(scores)) < 2:
+        return None
+    panels, bits = [], [_bits(cell) for cell in sized]
+    if len(text) > 1:
+        low, high = _ends(text, least=0.5, most=_WORST)
+        panels.append(
+            _drawn(text, _Axis("perplexity ÷ baseline's, worst corpus (log)", True, low / 1.02, high * 1.02), bits)
+        )
+    if len(scores) > 1:
+        low, high = _ends(scores, least=_LOSS, most=-_LOSS)
+        panels.append(_drawn(scores, _Axis("mean change of score, points", False, low - 1, high + 1), bits))
+    return Picture(
+        name="size-and-quality",
+        title=_finding(sized, text, scores),
+        description=(
+            "Each recipe by its bits per weight over the whole model and by its perplexity as a multiple of the "
+            "uncompressed model's, and by its mean change of score where every task was decided. A line joins the "
+            "recipes than which none is both smaller and better. Points beyond the scale stand at its edge."
+        ),
+        table=_table(sized, text, scores),
+        chart=alt.hconcat(*panels, spacing=24),
+    )
+
+
+def _texts(cells: Sequence[CellDocument]) -> list[_Point]:
+    found = [(cell, [figure.ratio for figure in figures([cell], "perplexity")]) for cell in cells]
+    return [_Point(cell, _bits(cell), max(ratios), max(ratios)) for cell, ratios in found if ratios]
+
+
+def _scores(cells: Sequence[CellDocument]) -> list[_Point]:
+    """Cells of which every task was decided: a mean over the few items of those left undecided says nothing."""
+    points = []
+    for cell in cells:
+        found = list(figures([cell], "zero-shot"))
+        if found and all(figure.gate.verdict != "INCONCLUSIVE" for figure in found):
+            mean = 100 * sum(figure.change for figure in found) / len(found)
+            points.append(_Point(cell, _bits(cell), mean, -mean))
+    return points
+
+
+def _bits(cell: CellDocument) -> float:
+    return cell.size.model_bits_per_weight if cell.size else math.nan
+
+
+def _ends(points: Sequence[_Point], *, least: float, most: float) -> tuple[float, float]:
+    finite = [min(max(point.quality, least), most) for point in points if math.isfinite(point.quality)] or [least, most]
+    return min(finite), max(finite)
+
+
+def _front(points: Sequence[_Point]) -> list[_Point]:
+    """Those than which no other is both smaller and better, the smallest first."""
+    best, found = math.inf, []
+    for point in sorted(points, key=lambda p: (p.bits, p.cost)):
+        if point.cost < best:
+            best = point.cost
+            found.append(point)
+    return found
+
+
+def _drawn(points: Sequence[_Point], axis: _Axis, bits: Sequence[float]) -> Panel:
+    front = {point.cell.id for point in _front(points)}
+    rows: Rows = [
+        {
+            "bits": point.bits,
+            "quality": min(max(point.quality, axis.low), axis.high),
+            "verdict": point.cell.verdict,
+            "front": point.cell.id in front,
+            "label": point.cell.recipe if point.cell.id in front or point.cell.role == "candidate" else "",
+            "tip": f"{role_mark(point.cell)}: {point.bits:.2f} bits a weight, {_said(point, axis)}: "
+            f"{SYMBOLS[point.cell.verdict]} {point.cell.verdict}",
+            "href": link(point.cell),
+        }
+        for point in sorted(points, key=lambda one: one.cell.role)  # candidates get their labels first
+    ]
+    _place_labels(rows)
+    scale = alt.Scale(type="log" if axis.log else "linear", domain=[axis.low, axis.high], nice=False)
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        x=alt.X(
+            "bits:Q", title="bits per weight, whole model", scale=alt.Scale(domain=[min(bits), max(bits)], padding=24)
+        ),
+        y=alt.Y("quality:Q", title=axis.title, scale=scale),
+    )
+    marks = base.encode(tooltip="tip:N", description="tip:N", href="href:N")
+    sides: dict[Literal["left", "right"], int] = {"left": 8, "right": -8}  # pixels from point to label
+    places = [(side, dx, line, dy) for side, dx in sides.items() for line, dy in _LINES.items()]
+    labels = [
+        base.transform_filter(f"datum.side == '{side}' && datum.line == '{line}'")
+        .mark_text(align=side, dx=dx, dy=dy, fontSize=11, color="var(--fg)")
+        .encode(text="label:N")
+        for side, dx, line, dy in places
+    ]
+    return alt.layer(
+        base.transform_filter("datum.front").mark_line(color="var(--dim)", strokeDash=[4, 3], interpolate="step-after"),
+        marks.mark_point(filled=True, size=80, opacity=1).encode(color=verdict_colour(), shape=verdict_shape()),
+        *labels,
+    ).properties(width=380, height=300)
+
+
+def _place_labels(rows: Rows) -> None:
+    """Say of each label on which side of its point it stands; those that would lie on another are left out."""
+    spans = [max(row[name] for row in rows) - min(row[name] for row in rows) or 1.0 for name in ("bits", "quality")]
+    middle = (max(row["bits"] for row in rows) + min(row["bits"] for row in rows)) / 2
+    taken: list[tuple[float, float, str]] = []
+    for row in rows:
+        row["side"] = "left" if row["bits"] <= middle else "right"
+        at = row["bits"] / spans[0], row["quality"] / spans[1]
+        near = {line for x, y, line in taken if abs(at[0] - x) < _NEAR[0] and abs(at[1] - y) < _NEAR[1]}
+        free = [line for line in _LINES if line not in near]
+        row["line"] = free[0] if free and row["label"] else ""
+        if row["line"]:
+            taken.append((*at, row["line"]))
+
+
+def _said(point: _Point, axis: _Axis) -> str:
+    return f"perplexity {times(point.quality)}" if axis.log else f"score {point.quality:+.1f} pt"
+
+
+def _finding(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequence[_Point]) -> str:
+    passed = [cell for cell in cells if cell.verdict == "PASS" and cell.size is not None]
+    if not passed:
+        return "No recipe that makes the model smaller keeps within what is accepted"
+    best = min(passed, key=_bits)
+    cost = [f"perplexity {times(p.quality)}" for p in text if p.cell.id == best.id]
+    cost += [f"score {p.quality:+.1f} pt" for p in scores if p.cell.id == best.id]
+    return f"{role_mark(best)} is the smallest that passes: {_bits(best):.2f} bits per weight, {', '.join(cost)}"
+
+
+def _table(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequence[_Point]) -> pd.DataFrame:
+    ratios, changes = ({p.cell.id: p.quality for p in points} for points in (text, scores))
+    front = {p.cell.id for points in (text, scores) for p in _front(points)}
+    rows = [
+        {
+            "recipe": role_mark(cell),
+            "bits, whole model": f"{cell.size.model_bits_per_weight:.2f}" if cell.size else "",
+            "bits, compressed weights": f"{cell.size.compressed_bits_per_weight:.2f}" if cell.size else "",
+            "perplexity ÷ baseline's": times(ratios[cell.id]) if cell.id in ratios else "",
+            "mean change of score": f"{changes[cell.id]:+.1f} pt" if cell.id in changes else "",
+            "none smaller and better": "yes" if cell.id in front else "",
+            "verdict": f"{SYMBOLS[cell.verdict]} {cell.verdict}",
+        }
+        for cell in cells
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,354 @@
+"""The page: what it says, that nothing in it can act, and that it stands whatever the evidence lacks."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+import by_hand
+from superweight.evidence import Failure, write_items
+from superweight.report import RunInfo, build_document, read_document, render, salvage, to_json
+from superweight.report.page import render_html
+from superweight.report.page.interval import interval_svg
+from superweight.report.page.matrix import matrix
+from superweight.verdict import GateResult, judge_cell
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'`{{7*7}}${1}&amp;\x1b[31m-->"
+BROKEN = f"{HOSTILE}\ud800"  # half a surrogate pair, as a data set may hold it
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text, and whether the elements nest."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.ids, self.text, self.open, self.scripts = [], [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.elements.append((tag, found))
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.scripts if self.open[-1:] in (["script"], ["style"]) else self.text).append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def gate(gate="perplexity:wiki", verdict="PASS", **more):
+    kind = gate.partition(":")[0]
+    given = {
+        "metric": "perplexity" if kind == "perplexity" else "acc",
+        "value": 20.4,
+        "baseline": 20.0,
+        "difference": 0.02,
+        "interval": (0.01, 0.03),
+        "margin": 0.05,
+        "n": 4,
+        "planned": 16,
+        "higher_is_better": kind != "perplexity",
+        "detectable": 0.04,
+        "message": "as measured",
+    }
+    return GateResult(gate=gate, kind=kind, verdict=verdict, **(given | more))
+
+
+def run_of(*cells, **more):
+    run = RunInfo(**({"started": by_hand.TAKEN, "tier": "smoke", "commit": "abc"} | more))
+    return build_document(run, [judge_cell(cell, gates) for cell, gates in cells])
+
+
+def small(verdict="PASS", **more):
+    weights = [by_hand.weight(), by_hand.weight(row=4)]
+    return run_of(
+        (by_hand.baseline(), [gate(value=20.0, baseline=None, difference=None, interval=None, margin=None)]),
+        (by_hand.cell("clip-restore", super_weights=weights), [gate(verdict=verdict, **more)]),
+        (
+            by_hand.cell("prune", role="control", expects="REGRESSION"),
+            [gate(verdict="REGRESSION", difference=math.inf)],
+        ),
+        (by_hand.cell("rtn", role="reference"), [gate("zero-shot:piqa", "INCONCLUSIVE", difference=-0.01)]),
+    )
+
+
+def test_the_first_screen_answers_in_order():
+    page = Page(render_html(small(verdict="REGRESSION", message="worse\ntry: smaller groups"))).words
+    order = ("✗ REGRESSION: must not ship", "1 candidate ✗ REGRESSION", "1 control ✓ as expected", "Why", "Since the last release",
+             "What to try", "smaller groups", "Not measured", "Models and recipes")  # fmt: skip
+    assert [page.index(words) for words in order] == sorted(page.index(words) for words in order)
+    assert "2026-01-31 01:00 UTC" in page
+    assert "commit abc" in page.replace("commit  abc", "commit abc")
+
+
+def test_every_cell_can_be_linked_to_and_every_link_leads_somewhere():
+    page = Page(render_html(small()))
+    assert {"m/baseline", "m/clip-restore", "m/prune", "m/rtn"} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    links = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
+    assert {link.removeprefix("#") for link in links} <= set(page.ids)
+
+
+def test_a_cell_tells_gates_weights_and_bits():
+    words = Page(render_html(small())).words
+    for said in (
+        "20 → 20.4",
+        "+2.0 % [+1.0, +3.0]",
+        "4 of 16",
+        "(12 saved)",
+        "+4.0 %",
+        "0x3f800000",
+        "✓ survived",
+        "8.00 bits",
+    ):
+        assert said in words, said
+
+
+def test_lost_weights_and_waivers_are_named():
+    waiver = {"ticket": "QA-1", "expires": "2027-01-01", "why": "known", "card": "c"}
+    cell = by_hand.cell("clip-restore", super_weights=[by_hand.weight(survived=False)])
+    words = Page(render_html(run_of((cell, [gate(verdict="REGRESSION", waiver=waiver)])))).words
+    assert "✗ lost" in words
+    assert "Waived: perplexity:wiki until 2027-01-01 (QA-1): known" in words
+
+
+def hostile():
+    items = [{"doc_id": i, "doc_hash": HOSTILE, "acc": 0.0, "text": BROKEN, "target": 0, "choices": [BROKEN, "b"],
+              "loglikelihoods": [-1.0, -2.0]} for i in range(2)]  # fmt: skip
+    flipped = [item | {"loglikelihoods": [-2.0, -1.0], "acc": 0.0} for item in items]
+    base, other = (
+        by_hand.baseline(model=HOSTILE, scores=[1.0, 1.0]),
+        by_hand.cell(HOSTILE, scores=[0.0, 0.0], model=HOSTILE),
+    )
+    base.zero_shot["piqa"].items, other.zero_shot["piqa"].items = items, flipped
+    other.why = other.checkpoint["note"] = other.checkpoint["origin"] = HOSTILE
+    other.recipe_parameters, other.recipe_figures = {HOSTILE: HOSTILE}, {HOSTILE: {HOSTILE: 1}}
+    other.failures.append(Failure(stage=HOSTILE, reason=HOSTILE, message=BROKEN))
+    other.super_weights = [by_hand.weight(dtype=HOSTILE, origin=HOSTILE, original_bits=HOSTILE)]
+    gates = [
+        gate(f"perplexity:{HOSTILE}", message=BROKEN, why=HOSTILE, method=HOSTILE, verdict="REGRESSION"),
+        gate("zero-shot:piqa", details={"flips": 2}, metric="acc", message=f"x\ntry: {HOSTILE}", verdict="REGRESSION"),
+    ]
+    document = run_of(
+        (base, []), (other, gates), commit=HOSTILE, command=HOSTILE, left_out=[HOSTILE], environment={HOSTILE: HOSTILE}
+    )
+    document.reasons.append(HOSTILE)
+    document.look_back.notes.append(HOSTILE)
+    return document
+
+
+def test_hostile_strings_stay_text(tmp_path):
+    html = render_html(hostile(), directory=tmp_path)
+    page = Page(html)
+    assert not [tag for tag, _ in page.elements if tag in ("img", "iframe", "object", "embed")]
+    assert sum(tag == "script" for tag, _ in page.elements) == 1
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert "onerror=alert(1)" in page.words
+    assert "49" not in re.findall(r"\{\{.*?\}\}|\b49\b", page.words)
+
+
+def test_hostile_strings_reach_every_file_and_break_none(tmp_path):
+    document = hostile()
+    document.cells[1].recipe, document.cells[1].model = "x", document.cells[0].model  # a path cannot hold the name
+    document.cells[0].model = document.cells[1].model = "m"
+    document.cells[1].gates[0].gate = "perplexity:wiki"  # nor can a card
+    write_items(tmp_path / "items", document.cells)
+    render(tmp_path, document)
+    assert "<img" not in (tmp_path / "summary.md").read_text().replace("&lt;img", "")
+    assert json.loads((tmp_path / "badge.json").read_text())["schemaVersion"] == 1
+    json.loads(to_json(document))
+
+
+def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded():
+    html = render_html(small())
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#|data:,)", html)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", html)
+
+
+def test_flipped_items_are_shown_with_their_text_from_memory_and_from_disk(tmp_path):
+    items = [
+        {"doc_id": i, "doc_hash": f"h{i}", "acc": 1.0, "text": f"Question {i}?", "target": 0, "choices": [" yes", " no, 'inf'"],
+         "loglikelihoods": [-1.0, -math.inf], "is_greedy": [True, False]}
+        for i in range(3)
+    ]  # fmt: skip
+    after = [
+        item | {"loglikelihoods": [-3.0, -2.0 if i else math.nan], "acc": float(i == 0)} for i, item in enumerate(items)
+    ]
+    base, other = by_hand.baseline(scores=[1.0] * 3), by_hand.cell("rtn", scores=[1.0, 0.0, 0.0])
+    base.zero_shot["piqa"].items, other.zero_shot["piqa"].items = items, after
+    document = run_of((base, []), (other, [gate("zero-shot:piqa", details={"flips": 2})]))
+    live = render_html(document, directory=tmp_path)
+    write_items(tmp_path / "items", document.cells)
+    (tmp_path / "evidence.json").write_text(to_json(document))
+    again = render_html(read_document(tmp_path), directory=tmp_path)
+    for html in (live, again):
+        words = Page(html).words
+        assert "2 answers changed on piqa" in words
+        assert "Question 1? yes no, 'inf'" in words
+        assert "right → wrong" in words
+    assert live == again
+    (tmp_path / "items" / "m" / "rtn" / "piqa.csv").unlink()
+    assert (
+        "tables of 1 figures are not beside the evidence"
+        in Page(render_html(read_document(tmp_path), directory=tmp_path)).words
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn", "not_drawn"),
+    [
+        ({}, ["circle", 'class="reach"', 'class="lost"'], ["arrow"]),
+        ({"difference": 2.0, "interval": (1.0, math.inf)}, ["arrow"], ["circle"]),
+        ({"difference": math.inf, "interval": None}, ["arrow"], ["circle"]),
+        ({"difference": -1.0, "interval": (-math.inf, 0.0)}, ["arrow"], ["circle"]),
+        ({"margin": 0.0}, ["svg"], []),
+        ({"margin": None}, [], ["svg"]),
+        ({"difference": None}, [], ["svg"]),
+        ({"difference": math.nan}, [], ["svg"]),
+    ],
+)
+def test_intervals_are_drawn_against_the_margin(given, drawn, not_drawn):
+    svg = interval_svg(gate(**given))
+    assert all(words in svg for words in drawn)
+    assert not any(words in svg for words in not_drawn)
+    assert "nan" not in svg
+    assert "inf" not in svg.replace("INFRA", "")
+
+
+def test_the_losing_side_is_where_the_score_gets_worse():
+    def shaded(svg):
+        return tuple(
+            float(value) for value in re.search(r'class="lost" x="([\d.]+)" y="1" width="([\d.]+)"', svg).groups()
+        )
+
+    left, width = shaded(interval_svg(gate()))
+    assert left > 60
+    assert left + width == pytest.approx(163)
+    assert shaded(interval_svg(gate("zero-shot:piqa")))[0] == pytest.approx(5)
+
+
+def test_the_longer_list_goes_down_and_holes_stay_empty():
+    cells = [(by_hand.cell(f"r{i}", model=f"m{j}"), [gate()]) for i in range(3) for j in range(2) if i or j]
+    found = matrix(run_of(*cells))
+    assert not found.models_down
+    assert (len(found.rows), found.columns) == (3, ["m1", "m0"])
+    assert sum(square is None for _, squares in found.rows for square in squares) == 1
+
+
+def test_a_control_that_is_not_as_expected_stands_out():
+    document = run_of((by_hand.cell("prune", role="control", expects="REGRESSION"), [gate()]))
+    ((_, (square,)),) = matrix(document).rows
+    assert (square.symbol, square.kind) == ("✗", "INFRA")
+    assert "1 control ✗ 0 as expected" in Page(render_html(document)).words
+
+
+def test_a_run_of_nothing_and_a_cell_of_nothing():
+    assert "no cell was measured" in Page(render_html(run_of())).words
+    lost = by_hand.cell("rtn", size=None)
+    lost.failures.append(Failure(stage="checkpoint", reason="offline", message="no network"))
+    words = Page(render_html(run_of((lost, [])))).words
+    assert "m/rtn checkpoint: offline: no network" in words
+    assert "Nothing was measured." in words
+
+
+def older(document, change):
+    raw = json.loads(to_json(document))
+    change(raw)
+    return json.dumps(raw)
+
+
+def test_older_evidence_says_what_it_lacks(tmp_path):
+    def change(raw):
+        raw["schema_version"] = "1.0"
+        del raw["look_back"]
+        for cell in raw["cells"]:
+            del cell["peaks"], cell["reused"]
+
+    (tmp_path / "evidence.json").write_text(older(small(), change))
+    document, lost = salvage(tmp_path)
+    assert lost == []
+    assert "This evidence is of schema 1.0" in Page(render_html(document)).words
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
+    def change(raw):
+        raw["cells"][1]["gates"][0]["verdict"] = "SPLENDID"
+        raw["cells"][2]["perplexity"] = {"wiki": {"value": 1.0}}
+        del raw["cells"][3]["model"]
+        raw["look_back"]["alarms"] = 3
+
+    (tmp_path / "evidence.json").write_text(older(small(), change))
+    document, lost = salvage(tmp_path)
+    assert [cell.recipe for cell in document.cells] == ["baseline", "clip-restore", "prune"]
+    assert document.cells[1].gates == []
+    assert document.cells[2].perplexity == {}
+    words = Page(render_html(document, lost=lost)).words
+    for part in ("cells.1.gates.0.verdict", "cells.2.perplexity.wiki", "cells.3", "look_back.alarms"):
+        assert f"{part} could not be read" in words
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"run": {}}', '{"run": {"started": "x"}, "verdict": "PASS"}', "null"])
+def test_what_is_no_evidence_at_all_is_refused(tmp_path, text):
+    (tmp_path / "evidence.json").write_text(text)
+    with pytest.raises(Exception, match=r"evidence\.json: not evidence"):
+        salvage(tmp_path)
+
+
+def big(models=40, recipes=20):
+    roles = ["candidate"] * 6 + ["reference"] * (recipes - 8) + ["control"]
+    cells = []
+    for i in range(models):
+        model = f"model-{i:02d}-instruct"
+        base = [gate(name, value=20.0, baseline=None, difference=None, interval=None, margin=None) for name in GATES]
+        cells.append((by_hand.baseline(model=model), base))
+        for j, role in enumerate(roles):
+            drop = 0.01 * (i * j % 7)
+            verdict = "REGRESSION" if drop > 0.05 else "PASS"
+            gates = [gate(name, verdict, difference=drop, interval=(drop - 0.01, drop + 0.01)) for name in GATES]
+            one = by_hand.cell(f"recipe-{j:02d}", role, model=model, super_weights=[by_hand.weight()], expects=None)
+            cells.append((one, gates))
+    return run_of(*cells)
+
+
+GATES = (
+    "sanity",
+    "super-weights",
+    "perplexity:wiki",
+    "perplexity:web",
+    "zero-shot:arc",
+    "zero-shot:piqa",
+    "zero-shot:sciq",
+)
+
+
+def test_forty_models_by_twenty_recipes_are_a_few_megabytes():
+    document = big()
+    started = time.perf_counter()
+    html = render_html(document)
+    print(f"{len(html) / 2**20:.1f} MiB in {time.perf_counter() - started:.1f} s")
+    assert len(document.cells) == 40 * 20
+    assert len(html) < 6 * 2**20
+    assert "Pictures of 6 of 40 models" in Page(html).words
