@@ -13,8 +13,7 @@ from superweight.evidence.write import write_text
 from superweight.report.format import SYMBOLS
 from superweight.report.history import RunEntry, read_history
 from superweight.report.page.render import asset, environment
-from superweight.report.pictures import Drawn
-from superweight.report.pictures.gallery import MODELS, history_pictures
+from superweight.report.pictures.gallery import MODELS, history_gallery
 
 _REPORT = "report.html"
 _BADGE = "badge.json"
@@ -65,12 +64,8 @@ def render_index(store: Path, runs: Sequence[RunEntry], notes: Sequence[str] = (
     newest = list(reversed(runs))
     tiers = dict.fromkeys(run.tier for run in newest)
     pairs = list(dict.fromkeys((run.tier, model) for run in newest for model in run.snapshots))
-    drawn: dict[str, list[Drawn]] = {}
-    told = list(notes)
-    for tier, model in pairs[:MODELS]:
-        found, said = history_pictures(runs, model, tier)
-        told += said
-        drawn.update({f"{model}, {tier} tier": found} if found else {})
+    drawn = history_gallery(runs, pairs[:MODELS])
+    told = [*notes, *drawn.notes]
     if len(pairs) > MODELS:
         told.append(f"Pictures of the {MODELS} models that ran last; the others' are in their reports.")
     return (
@@ -79,7 +74,7 @@ def render_index(store: Path, runs: Sequence[RunEntry], notes: Sequence[str] = (
         .render(
             latest=[_row(store, next(run for run in newest if run.tier == tier)) for tier in tiers],
             rows=[_row(store, run) for run in newest],
-            pictures=drawn,
+            pictures=drawn.models,
             notes=told,
             css=Markup(asset("report.css")),
             safe_svg=Markup,

@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from superweight.report.pictures.picture import Picture
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _DECIMALS = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
 _NOTHING = "M0,0h0v0h0Z"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PATIENCE = 60.0  # seconds, and a tenth of a second more for each picture
 
 
-def svg(picture: Picture) -> str:
-    """The picture as one `<svg>` element, safe within HTML: no script, no link, no style, all text escaped.
+class DrawingError(Exception):
+    """A picture that could not be drawn, and why."""
 
-    What a mark says of itself is in `data-tip`, and the cell it stands for in `data-cell`.
+
+def draw(pictures: Sequence[Picture]) -> list[str | DrawingError]:
+    """Each picture as one `<svg>` element, or why it could not be drawn.
+
+    An element is safe within HTML: no script, no link, no style, all text escaped. What a mark says of itself is in
+    `data-tip`, and the cell it stands for in `data-cell`.
     """
-    import vl_convert
-
     from superweight.report.pictures.theme import themed
 
-    drawn = ET.fromstring(vl_convert.vegalite_to_svg(themed(picture.chart).to_dict()))
-    root = _plain(drawn)
-    root.set("role", "img")
-    root.set("aria-label", f"{picture.title}. {picture.description}")
-    root.set("class", "picture")
-    ET.register_namespace("", _SVG)
-    return ET.tostring(root, encoding="unicode")
+    lines = [json.dumps(_clean(themed(picture.chart).to_dict())) for picture in pictures]
+    found: list[str | DrawingError] = []
+    for picture, answer in zip(pictures, _answers(lines), strict=True):
+        try:
+            found.append(DrawingError(answer["error"]) if "error" in answer else _element(picture, answer["svg"]))
+        except ET.ParseError as error:
+            found.append(DrawingError(f"not XML: {error}"))
+    return found
 
 
-def _plain(root: ET.Element) -> ET.Element:
-    """Without what only Vega reads, in place."""
+def drawable() -> str:
+    """Why no picture can be drawn here; empty if one can."""
+    packages = {"altair": "altair", "vl_convert": "vl-convert-python"}
+    missing = [package for name, package in packages.items() if find_spec(name) is None]
+    return f"{' and '.join(missing)} cannot be imported: pip install {' '.join(missing)}" if missing else ""
+
+
+def _answers(lines: Sequence[str]) -> list[dict[str, str]]:
+    """What the renderer says to each; one that dies over a picture is started again for the next."""
+    answers: list[dict[str, str]] = []
+    while len(answers) < len(lines):
+        rest = lines[len(answers) :]
+        process = [sys.executable, "-P", str(Path(__file__).with_name("vega.py"))]
+        died = "the renderer died over it"
+        try:
+            done = subprocess.run(
+                process, input="\n".join(rest), capture_output=True, text=True, timeout=_PATIENCE + 0.1 * len(rest)
+            )
+            said, trouble = done.stdout, done.stderr
+        except subprocess.TimeoutExpired as error:
+            said, trouble = _text(error.stdout), "it took too long"
+        answers += [json.loads(line) for line in said.splitlines() if line.endswith("}")]
+        if len(answers) < len(lines):
+            answers.append({"error": f"{died}: {trouble.strip().splitlines()[0] if trouble.strip() else 'no reason'}"})
+    return answers
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def _clean(value: Any) -> Any:
+    """Text that XML can hold: the renderer dies over other characters."""
+    if isinstance(value, str):
+        return _NO_XML.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list) else value
+
+
+def _element(picture: Picture, text: str) -> str:
+    root = ET.fromstring(text)
     for element, marks in _walk(root, False):
         told = element.get("aria-label", "")
         attributes = {
@@ -52,7 +101,11 @@ def _plain(root: ET.Element) -> ET.Element:
         element.attrib.clear()
         element.attrib.update(attributes)
     _prune(root)
-    return root
+    root.set("role", "img")
+    root.set("aria-label", _clean(f"{picture.title}. {picture.description}"))
+    root.set("class", "picture")
+    ET.register_namespace("", _SVG)
+    return ET.tostring(root, encoding="unicode")
 
 
 def _walk(element: ET.Element, marks: bool) -> Iterator[tuple[ET.Element, bool]]:
@@ -74,14 +127,3 @@ def _prune(element: ET.Element) -> None:
 
 def _shorter(match: re.Match[str]) -> str:
     return f"{round(float(match[0]), 2):g}" if "e" not in match[0] else "0"
-
-
-def drawable() -> str:
-    """Why no picture can be drawn here; empty if one can."""
-    missing = []
-    for name, package in (("altair", "altair"), ("vl_convert", "vl-convert-python")):
-        try:
-            __import__(name)
-        except ImportError:
-            missing.append(package)
-    return f"{' and '.join(missing)} cannot be imported: pip install {' '.join(missing)}" if missing else ""

@@ -52,40 +52,41 @@ def gallery(document: RunDocument, runs: Sequence[RunEntry] = (), models: Sequen
         notes.append(
             f"Pictures of {len(shown)} of {len(every)} models; of {named}: `superweight report DIR --pictures MODEL`."
         )
-    found = {}
+    pictures: list[tuple[str, Picture]] = []
     for model in shown:
-        drawn, said = _drawn(_wanted(document, model, runs), model)
-        notes += said
-        found.update({model: drawn} if drawn else {})
-    return Gallery(found, notes)
+        for make in _wanted(document, model, runs):
+            try:
+                picture = make()
+            except Exception as error:  # a picture is not worth a report
+                notes.append(f"A picture of {model} could not be made: {type(error).__name__}: {error}")
+            else:
+                pictures += [] if picture is None else [(model, picture)]
+    drawn, said = _drawn(pictures)
+    return Gallery(drawn, notes + said)
 
 
-def history_pictures(runs: Sequence[RunEntry], model: str, tier: str) -> tuple[list[Drawn], list[str]]:
-    """The history of one model in one tier, and why there is none if it could not be drawn."""
+def history_gallery(runs: Sequence[RunEntry], pairs: Sequence[tuple[str, str]]) -> Gallery:
+    """The history of each tier and model, by `model, tier tier`."""
     from superweight.report.pictures.drawing import drawable
 
     if missing := drawable():
-        return [], [f"No pictures: {missing}."]
+        return Gallery({}, [f"No pictures: {missing}."])
+    from superweight.report.pictures.past import history_picture
 
-    def draw() -> Picture | None:
-        from superweight.report.pictures.past import history_picture
-
-        return history_picture(runs, model, tier)
-
-    return _drawn([draw], model)
+    found = [(f"{model}, {tier} tier", history_picture(runs, model, tier)) for tier, model in pairs]
+    return Gallery(*_drawn([(name, picture) for name, picture in found if picture is not None]))
 
 
-def _drawn(wanted: Sequence[Callable[[], Picture | None]], model: str) -> tuple[list[Drawn], list[str]]:
-    from superweight.report.pictures.drawing import svg
+def _drawn(pictures: Sequence[tuple[str, Picture]]) -> tuple[dict[str, list[Drawn]], list[str]]:
+    from superweight.report.pictures.drawing import DrawingError, draw
 
-    found, notes = [], []
-    for draw in wanted:
-        try:
-            picture = draw()
-            if picture is not None:
-                found.append(Drawn(picture, svg(picture)))
-        except Exception as error:  # a picture is not worth a report
-            notes.append(f"A picture of {model} could not be drawn: {type(error).__name__}: {error}")
+    found: dict[str, list[Drawn]] = {}
+    notes = []
+    for (name, picture), svg in zip(pictures, draw([picture for _, picture in pictures]), strict=True):
+        if isinstance(svg, DrawingError):
+            notes.append(f"The picture {picture.name} of {name} could not be drawn: {svg}")
+        else:
+            found.setdefault(name, []).append(Drawn(picture, svg))
     return found, notes
 
 
