@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_superweight.session import GateSession
 from superweight.cards import Cell, TierPerplexity, TierTask
 from superweight.errors import InfraError
+from superweight.evidence import Verdict
 from superweight.verdict import GateResult, JudgedCell
 
 
@@ -14,6 +15,8 @@ class CellUnderTest:
     def __init__(self, session: GateSession, cell: Cell) -> None:
         self._session = session
         self.cell = cell
+        self.answers: dict[str, Verdict] = {}
+        """Verdicts that were asked for, by gate."""
 
     def __repr__(self) -> str:
         return f"<cell {self.cell.id}, {self.cell.role}>"
@@ -60,7 +63,9 @@ class CellUnderTest:
             bench.perplexity(self.cell, corpus)
         for task in tier.tasks:
             bench.zero_shot(self.cell, task)
-        return self._session.judged(self.cell.id)
+        judged = self._session.judged(self.cell.id)
+        self.answers[self.cell.id] = judged.verdict
+        return judged
 
     def _gate(self, name: str) -> GateResult:
         judged = self._session.judged(self.cell.id)
@@ -71,4 +76,5 @@ class CellUnderTest:
                 "Mark the test with the roles it is for, as in superweight_roles('candidate').",
                 reason="unsupported",
             )
+        self.answers[name] = found[0].verdict
         return found[0]

@@ -50,6 +50,13 @@ def add_options(parser: pytest.Parser) -> None:
         choices=("on", "off"),
         help="end a measurement as soon as its verdict is valid; default: the tier's",
     )
+    group.addoption(
+        "--superweight-progress",
+        choices=("auto", "live", "off"),
+        default="auto",
+        help="show on the terminal what is measured, how far it is and what was found; default auto: not in CI, not "
+        "with -v or -s, and not where the output is no terminal",
+    )
     parser.addini(
         "superweight_cards", "directories of your own cards, relative to the ini file", type="paths", default=[]
     )

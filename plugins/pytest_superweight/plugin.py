@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """To restrict a test to some roles, write `@pytest.mark.superweight_roles("candidate", "reference")`."""
     config.addinivalue_line("markers", "superweight_roles(*roles): run this test on cells of these roles only")
     config.stash[KEY] = GateSession(Settings.of(config), arguments=tuple(map(str, config.invocation_params.args)))
+    if config.getoption("superweight_progress") == "live" or sys.stdout.isatty():
+        from pytest_superweight.live import LiveProgress, wanted
+
+        if wanted(config):
+            config.pluginmanager.register(LiveProgress(config), "superweight-live")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -123,6 +129,9 @@ def pytest_runtest_makereport(
     """A failed gate shows its argument, not a traceback; a crash is written down as INFRA."""
     report = yield
     cell = cell_of(item)
+    if cell is not None:
+        under_test = item.funcargs.get("superweight_cell")  # type: ignore[attr-defined]
+        report.superweight_gates = dict(getattr(under_test, "answers", {}))  # type: ignore[attr-defined]
     if cell is None or call.excinfo is None or not report.failed:
         return report
     error = call.excinfo.value

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.options import TIERS, Settings
+from pytest_superweight.signals import teller
 from superweight.errors import InfraError
 from superweight.garbage import no_collection
 
@@ -96,6 +97,7 @@ class GateSession:
             dtype=self.settings.dtype,
             store=None if self.settings.store is None else Store(self.settings.store, waiting=_say),
             stop=self._decided,
+            watch=teller(os.environ.get("PYTEST_XDIST_WORKER", "main")),
         )
         for model, entries in self.asked.items():
             bench.plan(model, entries)

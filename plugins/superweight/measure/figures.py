@@ -14,6 +14,7 @@ from superweight.evaluate import PROTOCOL, PreparedTask, PreparedText, another_k
 from superweight.evidence import CellEvidence, Noise, Perplexity, ZeroShot
 from superweight.measure.bench import ModelBench
 from superweight.measure.record import Taken, take
+from superweight.steps import Step, Watch
 
 Stop = Callable[[CellEvidence, str], bool]
 """Whether a cell's evidence, some figure of which is unfinished, decides that gate already."""
@@ -28,11 +29,13 @@ class Figures:
     Args:
         bench: the model.
         stop: asked after every batch of a cell that is not the baseline.
+        watch: told after every batch.
     """
 
-    def __init__(self, bench: ModelBench, stop: Stop | None = None) -> None:
+    def __init__(self, bench: ModelBench, stop: Stop | None = None, watch: Watch = lambda _: None) -> None:
         self._bench = bench
         self._stop = stop
+        self._watch = watch
         self._texts: dict[TierPerplexity, PreparedText] = {}
         self._tasks: dict[TierTask, PreparedTask] = {}
 
@@ -71,6 +74,7 @@ class Figures:
             lambda batch: text.score(batch, remember=is_baseline and separable, compare=compare),
             begin=begin,
             decided=(lambda _: False) if is_baseline else partly,
+            seen=self._seen(cell.id, gate, text.batches),
         )
         evidence.perplexity[entry.corpus] = figure(taken.items).model_copy(update={"key": taken.key})
         self._signed(evidence, gate, taken)
@@ -98,6 +102,7 @@ class Figures:
             lambda batch: _numbers(entry, task.card.metric, task.ask(batch, alone=alone)),
             begin=apply_recipe,
             decided=(lambda _: False) if cell.role == "baseline" else partly,
+            seen=self._seen(cell.id, gate, task.batches),
         )
         evidence.zero_shot[entry.task] = figure(taken.items).model_copy(update={"key": taken.key})
         self._signed(evidence, gate, taken)
@@ -110,7 +115,8 @@ class Figures:
         with another_kernel(bench.loaded) as kernel:
             variation = "; ".join(part for part in (kernel, "one window a pass") if part)
             what = {"measured": "A/A", "variation": variation, **_text_key(text), **bench.identity}
-            taken = take(bench.store, {**what, "repeated": len(some)}, some, text.score)
+            seen = self._seen(evidence.id, f"noise:{gate}", some)
+            taken = take(bench.store, {**what, "repeated": len(some)}, some, text.score, seen=seen)
         known = evidence.perplexity[entry.corpus]
         nll = known.by_window(known.nll)
         pairs = [(nll[item["window"]], float(item["nll"])) for item in taken.items]
@@ -130,6 +136,10 @@ class Figures:
         pairs = [(known[item["doc_id"]], float(item[task.card.metric])) for item in taken.items]
         figures = [statistics.fmean(side) for side in zip(*pairs, strict=True)]
         evidence.noise[gate] = _noise(variation, pairs, reference=figures[0], value=figures[1])
+
+    def _seen(self, cell: str, stage: str, batches: Sequence[Sequence[int]]) -> Callable[[int], None]:
+        planned = sum(map(len, batches))
+        return lambda done: self._watch(Step(cell, stage, done, planned))
 
     def _signed(self, evidence: CellEvidence, gate: str, taken: Taken) -> None:
         self._bench.sign(evidence)

@@ -67,6 +67,7 @@ def take(
     *,
     begin: Callable[[], None] = lambda: None,
     decided: Callable[[list[Item]], bool] = lambda _: False,
+    seen: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Measure batch after batch until there are no more, or what was seen decides.
 
@@ -81,6 +82,7 @@ def take(
         measure: gives a batch's items, as JSON-able dictionaries.
         begin: called once before the first batch that has to be measured.
         decided: asked after every batch but the last, with all items so far.
+        seen: told after every batch how many items there are so far.
 
     Raises:
         InfraError: the journal cannot be written.
@@ -97,6 +99,7 @@ def take(
                 break
             if number < kept:
                 items += journal.records[number]["items"]
+                seen(len(items))
                 continue
             if not begun:
                 begin()
@@ -104,6 +107,7 @@ def take(
             found = json.loads(json.dumps(list(measure(batch))))  # as it will be read back
             journal.append({"batch": number, "items": found})
             items += found
+            seen(len(items))
         return Taken(items, key, "" if begun else journal.created)
 
 

@@ -17,6 +17,7 @@ from superweight.evidence import CellEvidence, Failure, Store
 from superweight.measure.bench import ModelBench
 from superweight.measure.environment import default_device
 from superweight.measure.figures import Figures, Stop
+from superweight.steps import Step, Watch
 
 
 class Workbench:
@@ -30,6 +31,7 @@ class Workbench:
         cache: where checkpoints and data are kept.
         store: where figures are written down as they are measured, and found again; None to keep none.
         stop: when a figure may end early; never if not given. Baselines are always measured in full.
+        watch: told what is measured, as it begins and as it goes on.
 
     """
 
@@ -43,6 +45,7 @@ class Workbench:
         cache: Cache | None = None,
         store: Store | None = None,
         stop: Stop | None = None,
+        watch: Watch = lambda _: None,
     ) -> None:
         self.library = library
         self.evidence = evidence
@@ -51,6 +54,7 @@ class Workbench:
         self.cache = cache or Cache()
         self.store = store
         self.stop = stop
+        self.watch = watch
         self._bench: tuple[ModelBench, Figures] | None = None
         self._broken: dict[str, InfraError] = {}
         self._done: dict[tuple[str, str], InfraError | None] = {}
@@ -151,6 +155,7 @@ class Workbench:
         try:
             before(cell)
             started = time.perf_counter()
+            self.watch(Step(cell.id, stage))
             measure(*self._open(cell.model), evidence)
             self._done[known] = None
         except Exception as error:
@@ -174,7 +179,7 @@ class Workbench:
             except Exception as error:
                 self._broken[model.id] = error if isinstance(error, InfraError) else _crash("loading", error)
                 raise self._broken[model.id] from error
-            self._bench = (bench, Figures(bench, self.stop))
+            self._bench = (bench, Figures(bench, self.stop, self.watch))
         return self._bench
 
 

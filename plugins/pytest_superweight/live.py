@@ -1,0 +1,192 @@
+"""What a terminal shows while the gate runs: which cell, what it is doing, how far, how long, and verdicts so far."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_superweight.session import KEY
+from pytest_superweight.signals import VARIABLE, told
+from pytest_superweight.tally import CellTally, Tally
+from superweight.errors import SuperweightError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from superweight.steps import Step
+
+_SYMBOLS = {"PASS": "✓", "as expected": "✓", "INCONCLUSIVE": "?", "INFRA": "!"}
+_STYLES = {"PASS": "green", "as expected": "green", "INCONCLUSIVE": "yellow", "INFRA": "magenta"}
+_WORDS = {
+    "detection": "looking for super weights",
+    "sanity": "compressing, and comparing every parameter",
+    "noise": "measuring the baseline again in another way:",
+}
+
+
+def wanted(config: pytest.Config) -> bool:
+    """Whether this process should draw: on a terminal that nobody else writes to, and not in CI."""
+    asked = config.getoption("superweight_progress")
+    if asked == "off" or hasattr(config, "workerinput") or config.option.collectonly:
+        return False
+    if asked == "live":
+        return True
+    plain = config.option.verbose == 0 and config.getoption("capture") != "no" and not config.getoption("usepdb")
+    return plain and sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+
+
+class LiveProgress:
+    """Draws on the terminal between collection and summary, instead of pytest's dots for tests of cells."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._directory = Path(tempfile.mkdtemp(prefix="superweight-progress-"))
+        os.environ[VARIABLE] = str(self._directory)
+        # while a test runs, descriptor 1 is pytest's: this is the terminal all the same
+        self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace")
+        self._tally: Tally | None = None
+        self._live: Live | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """Of this run."""
+        if self._tally is None:
+            self._tally = Tally({cell.id: cell.role for cell in self._config.stash[KEY].matrix})
+        return self._tally
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """To know what will run."""
+        self._expect([item.nodeid for item in session.items])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """To know what workers will run."""
+        self._expect(ids)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        """No letter for a test of a cell: its verdict is shown."""
+        if self._live is None or not hasattr(report, "superweight_gates") or hasattr(report, "wasxfail"):
+            return None
+        if report.passed and report.when != "call":
+            return "", "", ""
+        return ("error" if report.failed and report.when != "call" else report.outcome), "", ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count, and say when a cell is done."""
+        gates: dict[str, str] | None = getattr(report, "superweight_gates", None)
+        if self._live is None or gates is None:
+            return
+        self.tally.spent(report.nodeid, report.duration)
+        if report.when == "call" or report.outcome != "passed":
+            cell = self.tally.end(report.nodeid, gates, failed=report.failed)
+            if cell is not None:
+                name = next(name for name, one in self.tally.cells.items() if one is cell)
+                self._live.console.print(_line(name, cell), highlight=False)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """The rest is pytest's to write."""
+        self.stop()
+
+    def pytest_unconfigure(self) -> None:
+        """Leave nothing behind."""
+        self.stop()
+        self._terminal.close()
+        os.environ.pop(VARIABLE, None)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Draw no more."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _expect(self, nodeids: Sequence[str]) -> None:
+        try:
+            self.tally.expect(nodeids)
+        except SuperweightError:  # a bad card, which is told elsewhere
+            return
+        if self.tally.tests and self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
+            if reporter is not None:
+                reporter.showfspath = False
+                reporter._show_progress_info = False
+                reporter.ensure_newline()
+            console = Console(file=self._terminal, force_terminal=True)
+            self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
+            self._live.start()
+
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        steps = told(self._directory)
+        seconds = self.tally.seconds_left
+        cells = self.tally.cells.values()
+        done = [cell for cell in cells if not cell.left]
+        left = "time left not known yet" if seconds is None else f"about {_time(seconds / max(1, len(steps)))} left"
+        summary = [
+            f"{len(done)} of {len(self.tally.cells)} cells",
+            f"{self.tally.done} of {self.tally.tests} tests",
+            left,
+        ]
+        found = [f"{_SYMBOLS.get(one, '✗')} {n} {one}" for one, n in _counts(done).items()]
+        return Group(*(_step(step) for step in steps.values()), Text(" · ".join([*summary, *found]), style="dim"))
+
+
+def _counts(cells: Sequence[CellTally]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for cell in cells:
+        said = cell.verdict if cell.role in ("candidate", "baseline", "control") else "(reference)"
+        found[said] = found.get(said, 0) + 1
+    found.pop("(reference)", None)
+    return found
+
+
+def _line(name: str, cell: CellTally) -> RenderableType:
+    from rich.text import Text
+
+    verdict = cell.verdict
+    text = Text(f"{_SYMBOLS.get(verdict, '✗')} {verdict:14}", style=_STYLES.get(verdict, "red"))
+    if cell.role == "reference":
+        text.stylize("dim")
+    worst = [gate for gate, said in cell.verdicts.items() if said == verdict != "PASS"]
+    about = f" ({', '.join(worst[:3])}{', …' if len(worst) > 3 else ''})" if worst and cell.role != "control" else ""
+    return text.append(f" {name}", style="default").append(f"{about}  {cell.role}, {_time(cell.seconds)}", style="dim")
+
+
+def _step(step: Step) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    kind, _, of = step.stage.partition(":")
+    doing = f"{_WORDS.get(kind, kind)} {of}".strip()
+    unit = "windows" if "perplexity" in step.stage else "items"
+    row = Table.grid(padding=(0, 1))
+    columns: list[RenderableType] = [Text("▸", style="cyan"), Text(step.cell, style="bold"), Text(doing)]
+    if step.planned:
+        columns += [
+            ProgressBar(step.planned, step.done, width=16),
+            Text(f"{step.done} of {step.planned} {unit}", style="dim"),
+        ]
+    row.add_row(*columns)
+    return row
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
