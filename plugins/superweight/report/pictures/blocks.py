@@ -14,9 +14,11 @@ from superweight.report.document import CellDocument
 from superweight.report.format import SYMBOLS
 from superweight.report.pictures.figures import Figure, figures, link, role_mark, times
 from superweight.report.pictures.picture import Picture
-from superweight.report.pictures.theme import Panel, series_colour, series_dash, verdict_shape
+from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash, verdict_shape
 
 _FAMILIES = {"rtn": "round to nearest", "clip-restore": "clip and restore"}
+
+_SAME = 0.02  # relative: less is no difference worth a sentence
 
 
 class _Point(NamedTuple):
@@ -75,21 +77,29 @@ def _drawn(points: Sequence[_Point], corpus: str, families: Sequence[str]) -> Pa
         for point in points
     ]
     frame = pd.DataFrame(rows)
-    frame[["low", "high"]] = frame[["low", "high"]].clip(lower=0.5, upper=10 * frame["ratio"].max())
+    decided = frame["verdict"] != "INCONCLUSIVE"  # the others' intervals are those of the few windows that were read
+    frame.loc[~decided, ["low", "high"]] = frame["ratio"]
+    frame[["low", "high"]] = frame[["low", "high"]].clip(lower=frame["ratio"].min(), upper=10 * frame["ratio"].max())
     colour = series_colour(families, "INT codes by")
-    y = alt.Scale(type="log", padding=8)
+    scale, axis = log_axis("perplexity ÷ baseline's (log)", [*frame["ratio"], *frame["high"]])
+    elements = sorted(set(frame["block"]))
+    sizes = alt.Axis(title="elements that share a scale (log)", values=elements, labelOverlap=True, labelAngle=-30)
     base = alt.Chart(frame).encode(
-        x=alt.X("block:Q", title="elements that share a scale (log)", scale=alt.Scale(type="log", base=2, padding=12)),
+        x=alt.X(
+            "block:Q",
+            axis=sizes,
+            scale=alt.Scale(type="log", base=2, domain=[elements[0] / 1.5, elements[-1] * 1.5], nice=False),
+        ),
         color=colour,
     )
     lines = base.mark_line().encode(
-        y=alt.Y("ratio:Q", title="perplexity ÷ baseline's (log)", scale=y),
+        y=alt.Y("ratio:Q", scale=scale, axis=axis),
         strokeDash=series_dash(families, "INT codes by"),
     )
     marks = base.encode(tooltip="tip:N", description="tip:N", href="href:N")
     return alt.layer(
         lines,
-        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", scale=y), y2="high:Q"),
+        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q"), y2="high:Q"),
         marks.mark_point(filled=True, size=70, opacity=1).encode(y="ratio:Q", shape=verdict_shape()),
     ).properties(width=340, height=260, title=corpus)
 
@@ -101,15 +111,18 @@ def _finding(points: Sequence[_Point], bits: int, corpus: str) -> str:
     if not both:
         (_, small), (_, large) = min(ratio, key=lambda key: key[1]), max(ratio, key=lambda key: key[1])
         return f"INT{bits}: blocks of {small:,} to {large:,} elements on {corpus}"
-    better = [block for block in both if ratio[clip, block] < ratio[rtn, block]]
+    better = [block for block in both if ratio[clip, block] < (1 - _SAME) * ratio[rtn, block]]
+    worse = [block for block in both if ratio[clip, block] > (1 + _SAME) * ratio[rtn, block]]
     largest = both[-1]
     figure = f"{times(ratio[clip, largest])} against {times(ratio[rtn, largest])} at {largest:,} elements"
-    if len(better) == len(both):
-        return f"INT{bits}: clip and restore beats rounding to nearest at every size of block on {corpus}, {figure}"
+    if better and better == both[-len(better) :]:
+        where = "at every size of block" if better == both else f"in blocks of {better[0]:,} elements and more"
+        return f"INT{bits}: clip and restore helps {where} on {corpus}: {figure}"
     if not better:
-        return f"INT{bits}: clip and restore helps at no size of block on {corpus}, {figure}"
+        said = "makes no difference" if not worse else "helps nowhere"
+        return f"INT{bits}: clip and restore {said} on {corpus}: {figure}"
     listed = ", ".join(f"{block:,}" for block in better)
-    return f"INT{bits}: clip and restore helps at {listed} elements on {corpus} and not elsewhere; {figure}"
+    return f"INT{bits}: clip and restore helps in blocks of {listed} elements on {corpus}; {figure}"
 
 
 def _table(points: Sequence[_Point]) -> pd.DataFrame:

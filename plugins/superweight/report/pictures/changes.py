@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import altair as alt
 import pandas as pd
 
 from superweight.report.document import CellDocument
 from superweight.report.format import count, difference, margin, number, verdict_text
-from superweight.report.pictures.figures import Figure, figures, link, role_mark, told
+from superweight.report.pictures.figures import Figure, figures, link, role_mark, some, times, told
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour, verdict_shape
 
 _SPAN = 4.0  # margins on the losing side; what lies beyond is drawn at the edge
+_MANIFOLD = 10.0  # times the uncompressed model's perplexity
 _WIDTH = 640  # pixels, shared by the panels
 _PANELS = 4  # side by side; more go below
 
@@ -108,10 +109,23 @@ def _row(figure: Figure, low: float, high: float) -> dict[str, object]:
         "high": min(max(ends[1], low), high),
         "beyond": beyond,
         "turned": 180 if value < low else 0,
-        "label": difference(figure.gate).partition(" [")[0] if beyond else "",
+        "label": _short(figure) if beyond else "",
+        "opacity": 0.4 if _left_open(figure) else 1.0,
         "tip": told(figure, f"{figure.of} {difference(figure.gate)}, accepted {margin(figure.gate) or 'not judged'}"),
         "href": link(figure.cell),
     }
+
+
+def _short(figure: Figure) -> str:
+    """A change that is off the scale: a multiple where per cent would be a long number."""
+    if figure.gate.kind == "perplexity" and figure.ratio > _MANIFOLD:
+        return times(figure.ratio)
+    return difference(figure.gate).partition(" [")[0]
+
+
+def _left_open(figure: Figure) -> bool:
+    """Whether a figure was not pursued on a cell that does not decide, or was decided by another figure."""
+    return figure.gate.verdict == "INCONCLUSIVE" and figure.cell.verdict != "INCONCLUSIVE"
 
 
 def _drawn(panel: _Panel, about: _Kind, order: Sequence[str], width: float, *, labels: bool) -> Panel:
@@ -128,23 +142,40 @@ def _drawn(panel: _Panel, about: _Kind, order: Sequence[str], width: float, *, l
     limit = pd.DataFrame({"from": [panel.margin], "to": [edge]})
     base = alt.Chart(data).encode(y=y, tooltip=alt.Tooltip("tip:N"), description="tip:N", href="href:N")
     colour, shape = verdict_colour(), verdict_shape()
+    opacity = alt.Opacity("opacity:Q", scale=None)
     return alt.layer(
         alt.Chart(limit).mark_rect(color="var(--regression)", opacity=0.09).encode(x=alt.X("from:Q"), x2="to:Q"),
         alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color="var(--dim)", strokeDash=[4, 3]).encode(x="at:Q"),
-        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=colour),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=colour, opacity=opacity),
         base.transform_filter("!datum.beyond")
         .mark_point(filled=True, size=70, opacity=1)
         .encode(x=x, color=colour, shape=shape),
         base.transform_filter("datum.beyond")
         .mark_point(filled=True, size=70, opacity=1, shape=BEYOND)
         .encode(x=x, color=colour, angle=alt.Angle("turned:Q", scale=None)),
-        base.transform_filter("datum.beyond && datum.turned == 0")
-        .mark_text(align="right", dx=-8, fontSize=11, color="var(--fg)")
-        .encode(x=x, text="label:N"),
-        base.transform_filter("datum.beyond && datum.turned == 180")
-        .mark_text(align="left", dx=8, fontSize=11, color="var(--fg)")
-        .encode(x=x, text="label:N"),
+        *_labels(base, x),
     ).properties(width=width, height=alt.Step(ROW), title=panel.of)
+
+
+def _labels(base: alt.Chart, x: alt.X) -> list[alt.Chart]:
+    """Figures of marks at the edge, inside it, on a halo so that intervals do not cross them."""
+    layers: list[alt.Chart] = []
+    sides: dict[Literal["left", "right"], tuple[int, int]] = {"right": (0, -8), "left": (180, 8)}
+    for align, (turned, dx) in sides.items():
+        here = base.transform_filter(f"datum.beyond && datum.turned == {turned}").encode(x=x, text="label:N")
+        layers += [
+            here.mark_text(
+                align=align,
+                dx=dx,
+                fontSize=11,
+                stroke="var(--bg)",
+                strokeWidth=4,
+                strokeJoin="round",
+                color="var(--bg)",
+            ),
+            here.mark_text(align=align, dx=dx, fontSize=11, color="var(--fg)"),
+        ]
+    return layers
 
 
 def _finding(found: Sequence[Figure], about: _Kind) -> str:
@@ -157,9 +188,9 @@ def _finding(found: Sequence[Figure], about: _Kind) -> str:
     closest = max(deciding, key=_used)
     nearest = f"{closest.cell.recipe} comes closest, {difference(closest.gate)} on {closest.of}"
     if lost:
-        return f"{about.word}: {_some(lost)} lost more than is accepted; {nearest.replace('comes closest', 'most')}"
+        return f"{about.word}: {some(lost)} lost more than is accepted; {nearest.replace('comes closest', 'most')}"
     if undecided := [recipe for recipe in open_ if recipe not in lost]:
-        return f"{about.word}: nothing is shown to be lost, but {_some(undecided)} cannot tell; {nearest}"
+        return f"{about.word}: nothing is shown to be lost, but {some(undecided)} cannot tell; {nearest}"
     every = {1: "the only candidate stays", 2: "both candidates stay"}.get(
         len(recipes), f"all {len(recipes)} candidates stay"
     )
@@ -170,10 +201,6 @@ def _used(figure: Figure) -> float:
     """How much of the margin a change uses up."""
     loss = -figure.change if figure.gate.higher_is_better else figure.change
     return loss / (figure.gate.margin or 1.0)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _table(found: Sequence[Figure]) -> pd.DataFrame:

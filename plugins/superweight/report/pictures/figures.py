@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from superweight.evidence.measured import Verdict
 from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS
 from superweight.verdict import GateResult
@@ -66,9 +65,6 @@ def times(ratio: float) -> str:
     return f"×{ratio:.3g}" if ratio < 1000 else f"×{float(f'{ratio:.2g}'):,.0f}"
 
 
-def count_of(verdicts: Sequence[Verdict], wanted: Verdict) -> str:
-    """`3 of 4`, `both`, `all 5`, `none of 2`, `the only one`."""
-    found, every = sum(one == wanted for one in verdicts), len(verdicts)
-    if found == every:
-        return {1: "the only one", 2: "both"}.get(every, f"all {every}")
-    return f"none of {every}" if found == 0 else f"{found} of {every}"
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

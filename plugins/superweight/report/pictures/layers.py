@@ -9,8 +9,9 @@ import pandas as pd
 
 from superweight.evidence.measured import LayerPeaks, Peak
 from superweight.report.document import CellDocument
+from superweight.report.pictures.figures import some
 from superweight.report.pictures.picture import Picture, Rows
-from superweight.report.pictures.theme import Panel, series_colour, series_dash
+from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 
 _SERIES = 6
 _SIDES = {"down_input": "input of down_proj", "down_output": "output of down_proj"}
@@ -65,11 +66,12 @@ def _drawn(cells: dict[str, CellDocument], side: str, activations: Sequence[dict
         if _of(peaks, side).value
     ]
     names = list(cells)
+    scale, axis = log_axis("largest magnitude (log)", [row["size"] for row in rows])
     base = alt.Chart(pd.DataFrame(rows)).encode(
         x=alt.X(
             "layer:Q", title="decoder layer", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False)
         ),
-        y=alt.Y("size:Q", title="largest magnitude (log)", scale=alt.Scale(type="log", padding=6)),
+        y=alt.Y("size:Q", scale=scale, axis=axis),
         color=series_colour(names, "under"),
     )
     lines = base.mark_line().encode(strokeDash=series_dash(names, "under"))
@@ -104,8 +106,8 @@ def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Seq
     kept = [name for name, value in at.items() if value is not None and abs(value / was - 1) <= _CHANGED]
     lost = [name for name, value in at.items() if value is not None and abs(value) < abs(was) / 2]
     said = f"The super activation that layer {layer} writes ({was:,.0f} in channel {channel})"
-    parts = [f"stays within 5 % under {', '.join(kept)}"] if kept else []
-    parts += [f"loses more than half under {', '.join(lost)}"] if lost else []
+    parts = [f"stays within 5 % under {some(kept)}"] if kept else []
+    parts += [f"loses more than half under {some(lost)}"] if lost else []
     return f"{said} {' and '.join(parts) or 'changes under every recipe, but by less than half'}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import altair as alt
@@ -12,8 +12,8 @@ import pandas as pd
 from superweight.report.document import CellDocument
 from superweight.report.format import difference
 from superweight.report.pictures.figures import Figure, figures, link, role_mark, times, told
-from superweight.report.pictures.picture import Picture
-from superweight.report.pictures.theme import Panel, series_colour, series_dash
+from superweight.report.pictures.picture import Picture, Rows
+from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 
 
 class _Point(NamedTuple):
@@ -30,11 +30,11 @@ def scale_picture(cells: Sequence[CellDocument]) -> Picture | None:
         return None
     panels = []
     if text:
-        scale = alt.Scale(type="log", padding=8)
-        panels.append(_drawn(text, "perplexity ÷ baseline's (log)", scale, lambda figure: figure.ratio, 1.0))
+        ratios = [1.0, *(point.figure.ratio for point in text if point.figure)]
+        panels.append(_drawn(text, log_axis("perplexity ÷ baseline's (log)", ratios), lambda figure: figure.ratio, 1.0))
     if answers:
-        scale = alt.Scale(padding=8)
-        panels.append(_drawn(answers, "change of score, points", scale, lambda figure: 100 * figure.change, 0.0))
+        axis = alt.Scale(padding=8), alt.Axis(title="change of score, points")
+        panels.append(_drawn(answers, axis, lambda figure: 100 * figure.change, 0.0))
     return Picture(
         name="super-weight-scale",
         title=_finding(text),
@@ -43,7 +43,7 @@ def scale_picture(cells: Sequence[CellDocument]) -> Picture | None:
             "against perplexity as a multiple of the uncompressed model's and against the change of each score."
         ),
         table=_table([*text, *answers]),
-        chart=alt.hconcat(*panels, spacing=24),
+        chart=alt.hconcat(*panels, spacing=24).resolve_scale(color="independent", strokeDash="independent"),
     )
 
 
@@ -54,8 +54,9 @@ def _points(cells: Sequence[CellDocument], kind: str) -> list[_Point]:
         if (factor := _factor(cell)) is not None
         for figure in figures([cell], kind)
     ]
-    names = dict.fromkeys(point.of for point in found)
-    return sorted([*found, *(_Point(None, 1.0, name) for name in names)], key=lambda p: (p.of, p.factor))
+    names = list(dict.fromkeys(point.of for point in found))
+    every = [*found, *(_Point(None, 1.0, name) for name in names)]
+    return sorted(every, key=lambda point: (names.index(point.of), point.factor))
 
 
 def _factor(cell: CellDocument) -> float | None:
@@ -68,22 +69,24 @@ def _factor(cell: CellDocument) -> float | None:
     return None
 
 
-def _drawn(points: Sequence[_Point], title: str, scale: alt.Scale, value: object, untouched: float) -> Panel:
-    rows = [
+def _drawn(
+    points: Sequence[_Point], axis: tuple[alt.Scale, alt.Axis], value: Callable[[Figure], float], untouched: float
+) -> Panel:
+    rows: Rows = [
         {
             "factor": point.factor,
-            "value": value(point.figure) if point.figure else untouched,  # type: ignore[operator]
+            "value": value(point.figure) if point.figure else untouched,
             "series": point.of,
             "tip": told(point.figure, f"{point.of} {difference(point.figure.gate)}") if point.figure else "as it is",
             "href": link(point.figure.cell) if point.figure else "#",
         }
         for point in points
     ]
-    frame = pd.DataFrame([row for row in rows if math.isfinite(float(str(row["value"])))])
+    frame = pd.DataFrame([row for row in rows if math.isfinite(row["value"])])
     names = list(dict.fromkeys(point.of for point in points))
     base = alt.Chart(frame).encode(
-        x=alt.X("factor:Q", title="factor on the super weights", scale=alt.Scale(padding=10)),
-        y=alt.Y("value:Q", title=title, scale=scale),
+        x=alt.X("factor:Q", title="factor on the super weights", scale=alt.Scale(nice=False, padding=10)),
+        y=alt.Y("value:Q", scale=axis[0], axis=axis[1]),
         color=series_colour(names, "on"),
     )
     marks = base.encode(tooltip="tip:N", description="tip:N", href="href:N")

@@ -13,7 +13,7 @@ from superweight.report.document import CellDocument
 from superweight.report.format import SYMBOLS
 from superweight.report.pictures.figures import figures, link, role_mark, times
 from superweight.report.pictures.picture import Picture, Rows
-from superweight.report.pictures.theme import Panel, verdict_colour, verdict_shape
+from superweight.report.pictures.theme import Panel, log_axis, verdict_colour, verdict_shape
 
 _WORST = 4.0  # times the uncompressed model's perplexity; beyond, a point stands at the edge
 _LOSS = -25.0  # points of score, likewise
@@ -39,16 +39,15 @@ class _Axis(NamedTuple):
 
 def size_picture(cells: Sequence[CellDocument]) -> Picture | None:
     """Bits a weight of the whole model against quality; None unless at least two recipes have a size."""
-    sized = [cell for cell in cells if cell.role in ("candidate", "reference") and cell.size is not None]
+    whole = max((_bits(cell) for cell in cells if cell.role == "baseline" and cell.size), default=math.inf)
+    sized = [cell for cell in cells if cell.role in ("candidate", "reference") and _bits(cell) < whole]
     text, scores = _texts(sized), _scores(sized)
     if max(len(text), len(scores)) < 2:
         return None
     panels, bits = [], [_bits(cell) for cell in sized]
     if len(text) > 1:
         low, high = _ends(text, least=0.5, most=_WORST)
-        panels.append(
-            _drawn(text, _Axis("perplexity ÷ baseline's, worst corpus (log)", True, low / 1.02, high * 1.02), bits)
-        )
+        panels.append(_drawn(text, _Axis("perplexity ÷ baseline's, worst corpus (log)", True, low, high), bits))
     if len(scores) > 1:
         low, high = _ends(scores, least=_LOSS, most=-_LOSS)
         panels.append(_drawn(scores, _Axis("mean change of score, points", False, low - 1, high + 1), bits))
@@ -115,13 +114,15 @@ def _drawn(points: Sequence[_Point], axis: _Axis, bits: Sequence[float]) -> Pane
         }
         for point in sorted(points, key=lambda one: one.cell.role)  # candidates get their labels first
     ]
-    _place_labels(rows)
-    scale = alt.Scale(type="log" if axis.log else "linear", domain=[axis.low, axis.high], nice=False)
+    _place_labels(rows, (min(bits), max(bits)), (axis.low, axis.high))
+    scale, drawn = alt.Scale(domain=[axis.low, axis.high], nice=False), alt.Axis(title=axis.title, tickCount=7)
+    if axis.log:
+        scale, drawn = log_axis(axis.title, [axis.low, axis.high])
     base = alt.Chart(pd.DataFrame(rows)).encode(
         x=alt.X(
             "bits:Q", title="bits per weight, whole model", scale=alt.Scale(domain=[min(bits), max(bits)], padding=24)
         ),
-        y=alt.Y("quality:Q", title=axis.title, scale=scale),
+        y=alt.Y("quality:Q", scale=scale, axis=drawn),
     )
     marks = base.encode(tooltip="tip:N", description="tip:N", href="href:N")
     sides: dict[Literal["left", "right"], int] = {"left": 8, "right": -8}  # pixels from point to label
@@ -139,10 +140,10 @@ def _drawn(points: Sequence[_Point], axis: _Axis, bits: Sequence[float]) -> Pane
     ).properties(width=380, height=300)
 
 
-def _place_labels(rows: Rows) -> None:
+def _place_labels(rows: Rows, across: tuple[float, float], up: tuple[float, float]) -> None:
     """Say of each label on which side of its point it stands; those that would lie on another are left out."""
-    spans = [max(row[name] for row in rows) - min(row[name] for row in rows) or 1.0 for name in ("bits", "quality")]
-    middle = (max(row["bits"] for row in rows) + min(row["bits"] for row in rows)) / 2
+    spans = [high - low or 1.0 for low, high in (across, up)]
+    middle = sum(across) / 2
     taken: list[tuple[float, float, str]] = []
     for row in rows:
         row["side"] = "left" if row["bits"] <= middle else "right"
@@ -159,13 +160,15 @@ def _said(point: _Point, axis: _Axis) -> str:
 
 
 def _finding(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequence[_Point]) -> str:
-    passed = [cell for cell in cells if cell.verdict == "PASS" and cell.size is not None]
+    passed = [cell for cell in cells if cell.verdict == "PASS"]
+    passed = [cell for cell in passed if cell.role == "candidate"] or passed
     if not passed:
         return "No recipe that makes the model smaller keeps within what is accepted"
     best = min(passed, key=_bits)
+    what = "candidate" if best.role == "candidate" else "recipe"
     cost = [f"perplexity {times(p.quality)}" for p in text if p.cell.id == best.id]
     cost += [f"score {p.quality:+.1f} pt" for p in scores if p.cell.id == best.id]
-    return f"{role_mark(best)} is the smallest that passes: {_bits(best):.2f} bits per weight, {', '.join(cost)}"
+    return f"{best.recipe} is the smallest {what} that passes: {_bits(best):.2f} bits per weight, {', '.join(cost)}"
 
 
 def _table(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequence[_Point]) -> pd.DataFrame:

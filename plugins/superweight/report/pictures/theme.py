@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import altair as alt
@@ -20,6 +21,9 @@ BEYOND = "triangle-right"
 ROW = 19  # pixels
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"  # metrics by which text is measured where no browser is
 SMALL = 12
+_WIDE = 20  # from lowest to highest, beyond which ticks stand at powers of ten
+_TICKS = 7
+_THOUSANDS = 1e5
 
 
 def verdict_colour(legend: bool = True) -> alt.Color:
@@ -37,7 +41,7 @@ def verdict_shape(legend: bool = True) -> alt.Shape:
 def series_colour(names: Sequence[str], title: str) -> alt.Color:
     """Colour by the field `series`, in the order given."""
     scale = alt.Scale(domain=list(names), range=SERIES[: len(names)])
-    return alt.Color("series:N", scale=scale, legend=alt.Legend(title=title, labelLimit=260))
+    return alt.Color("series:N", scale=scale, legend=alt.Legend(title=title, labelLimit=260, symbolOpacity=1))
 
 
 def series_dash(names: Sequence[str], title: str) -> alt.StrokeDash:
@@ -45,6 +49,23 @@ def series_dash(names: Sequence[str], title: str) -> alt.StrokeDash:
     dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2], [1, 3]]
     scale = alt.Scale(domain=list(names), range=dashes[: len(names)])
     return alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(title=title, labelLimit=260))
+
+
+def log_axis(title: str, values: Iterable[float]) -> tuple[alt.Scale, alt.Axis]:
+    """Scale and axis for positive values on a logarithmic scale, with few ticks on round numbers."""
+    found = [value for value in values if value > 0 and math.isfinite(value)] or [1.0]
+    low, high = min(found), max(found)
+    if high / low > _WIDE:
+        first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+        ticks = [10.0**power for power in range(first, last + 1, max(1, (last - first) // 6))]
+        low, high = min(low, ticks[0]), max(high, ticks[-1])
+    else:
+        low, high = low / 1.02, high * 1.02
+        step = 10.0 ** math.floor(math.log10((high - low) / 2))
+        step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= _TICKS)
+        ticks = [round(place * step, 12) for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    return scale, alt.Axis(title=title, values=ticks, format="~s" if high > _THOUSANDS else "~g")
 
 
 def themed(chart: Any) -> Any:
