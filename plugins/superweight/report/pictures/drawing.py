@@ -17,8 +17,10 @@ from superweight.report.pictures.picture import Picture
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _DECIMALS = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
+_OURS = "\u2063"  # before what a mark says of itself; other marks are described by the renderer
 _NOTHING = "M0,0h0v0h0Z"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SCRIPT = Path(__file__).with_name("vega.py")
 _PATIENCE = 60.0  # seconds, and a tenth of a second more for each picture
 
 
@@ -56,7 +58,7 @@ def _answers(lines: Sequence[str]) -> list[dict[str, str]]:
     answers: list[dict[str, str]] = []
     while len(answers) < len(lines):
         rest = lines[len(answers) :]
-        process = [sys.executable, "-P", str(Path(__file__).with_name("vega.py"))]
+        process = [sys.executable, "-P", str(_SCRIPT)]
         died = "the renderer died over it"
         try:
             done = subprocess.run(
@@ -76,11 +78,11 @@ def _text(output: bytes | str | None) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Text that XML can hold: the renderer dies over other characters."""
+    """Text that XML can hold, since the renderer dies over other characters, and what marks say marked as ours."""
     if isinstance(value, str):
         return _NO_XML.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_clean(name): _clean(item) for name, item in value.items()}
+        return {name: _OURS + _clean(item) if name == "tip" else _clean(item) for name, item in value.items()}
     return [_clean(item) for item in value] if isinstance(value, list) else value
 
 
@@ -93,8 +95,8 @@ def _element(picture: Picture, text: str) -> str:
             for name, value in element.attrib.items()
             if not name.startswith("aria-") and name not in ("role", "class", "font-family", _LINK)
         }
-        if marks and told and element.get("role") == "graphics-symbol":
-            attributes["data-tip"] = told
+        if marks and told.startswith(_OURS):
+            attributes["data-tip"] = told.removeprefix(_OURS)
         if element.tag == f"{{{_SVG}}}a":
             element.tag = f"{{{_SVG}}}g"
             attributes["data-cell"] = element.get(_LINK, "").partition("#")[2]
