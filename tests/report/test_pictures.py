@@ -3,6 +3,7 @@
 import math
 from xml.etree import ElementTree as ET
 
+import altair as alt
 import pytest
 from test_page import gate, run_of
 
@@ -17,7 +18,7 @@ from superweight.report.pictures.layers import layer_picture
 from superweight.report.pictures.past import history_picture
 from superweight.report.pictures.scales import scale_picture
 from superweight.report.pictures.size import size_picture
-from superweight.report.pictures.theme import log_axis
+from superweight.report.pictures.theme import log_axis, specification
 from superweight.report.run_snapshots import snapshots_of
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -37,6 +38,7 @@ def changed(recipe, by, role="candidate", verdict="PASS", kind="perplexity:wiki"
 
 
 def drawn(picture):
+    alt.Chart.from_dict(specification(picture.chart))  # checks it against Vega-Lite's schema
     (found,) = draw([picture])
     assert not isinstance(found, DrawingError), found
     return ET.fromstring(found)

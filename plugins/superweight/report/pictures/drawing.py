@@ -34,9 +34,9 @@ def draw(pictures: Sequence[Picture]) -> list[str | DrawingError]:
     An element is safe within HTML: no script, no link, no style, all text escaped. What a mark says of itself is in
     `data-tip`, and the cell it stands for in `data-cell`.
     """
-    from superweight.report.pictures.theme import themed
+    from superweight.report.pictures.theme import specification
 
-    lines = [json.dumps(_clean(themed(picture.chart).to_dict())) for picture in pictures]
+    lines = [json.dumps(_clean(specification(picture.chart))) for picture in pictures]
     found: list[str | DrawingError] = []
     for picture, answer in zip(pictures, _answers(lines), strict=True):
         try:
