@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ _STYLES = {"PASS": "green", "as expected": "green", "INCONCLUSIVE": "yellow", "I
 _WORDS = {
     "detection": "looking for super weights",
     "sanity": "compressing, and comparing every parameter",
-    "noise": "measuring the baseline again in another way:",
+    "noise": "again, in another way:",
 }
 
 
@@ -54,6 +55,7 @@ class LiveProgress:
         self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace")
         self._tally: Tally | None = None
         self._live: Live | None = None
+        self._since: dict[str, tuple[str, float]] = {}
 
     @property
     def tally(self) -> Tally:
@@ -143,7 +145,15 @@ class LiveProgress:
             left,
         ]
         found = [f"{_SYMBOLS.get(one, '✗')} {n} {one}" for one, n in _counts(done).items()]
-        return Group(*(_step(step) for step in steps.values()), Text(" · ".join([*summary, *found]), style="dim"))
+        lines = [_step(step, self._running(worker, step)) for worker, step in steps.items()]
+        return Group(*lines, Text(" · ".join([*summary, *found]), style="dim"))
+
+    def _running(self, worker: str, step: Step) -> float:
+        """For how long a process has been at a stage, in seconds."""
+        now, about = time.monotonic(), f"{step.cell} {step.stage}"
+        if self._since.get(worker, ("", 0.0))[0] != about:
+            self._since[worker] = (about, now)
+        return now - self._since[worker][1]
 
 
 def _counts(cells: Sequence[CellTally]) -> dict[str, int]:
@@ -167,13 +177,13 @@ def _line(name: str, cell: CellTally) -> RenderableType:
     return text.append(f" {name}", style="default").append(f"{about}  {cell.role}, {_time(cell.seconds)}", style="dim")
 
 
-def _step(step: Step) -> RenderableType:
+def _step(step: Step, seconds: float) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     kind, _, of = step.stage.partition(":")
-    doing = f"{_WORDS.get(kind, kind)} {of}".strip()
+    doing = f"{_WORDS.get(kind, kind)} {of.replace(':', ' ')}".strip()
     unit = "windows" if "perplexity" in step.stage else "items"
     row = Table.grid(padding=(0, 1))
     columns: list[RenderableType] = [Text("▸", style="cyan"), Text(step.cell, style="bold"), Text(doing)]
@@ -182,6 +192,7 @@ def _step(step: Step) -> RenderableType:
             ProgressBar(step.planned, step.done, width=16),
             Text(f"{step.done} of {step.planned} {unit}", style="dim"),
         ]
+    columns.append(Text(_time(seconds), style="dim"))
     row.add_row(*columns)
     return row
 
