@@ -53,11 +53,11 @@ def tips(picture):
     [
         (
             [("a", 0.01, "PASS"), ("b", 0.03, "PASS")],
-            "both candidates stay within what is accepted; b comes closest, +3.0 %",
+            "both candidates pass; b has least room, at worst +4.0 % on wiki where +5 % is accepted",
         ),
-        ([("a", 0.01, "PASS")], "the only candidate stays within what is accepted; a comes closest"),
-        ([("a", 0.2, "REGRESSION"), ("b", 0.01, "PASS")], "a lost more than is accepted; a most, +20.0 %"),
-        ([("a", 0.04, "INCONCLUSIVE"), ("b", 0.01, "PASS")], "nothing is shown to be lost, but a cannot tell"),
+        ([("a", 0.01, "PASS")], "the only candidate passes; a has least room"),
+        ([("a", 0.2, "REGRESSION"), ("b", 0.01, "PASS")], "a lost +20.0 % on wiki, +5 % is accepted"),
+        ([("a", 0.04, "INCONCLUSIVE"), ("b", 0.01, "PASS")], "too few windows to tell for a"),
     ],
 )
 def test_the_finding_of_changes(given, title):
@@ -69,7 +69,7 @@ def test_scores_lose_downwards_and_perplexity_upwards():
     picture = change_picture(
         cells(changed("a", -0.04, kind="zero-shot:piqa"), changed("b", 0.1, kind="zero-shot:piqa")), "zero-shot"
     )
-    assert "a comes closest, -4.0 pt" in picture.title
+    assert "a has least room, at worst -5.0 pt on piqa where -5 pt is accepted" in picture.title
     assert list(picture.table["recipe"]) == ["a", "b"]
 
 
@@ -100,9 +100,11 @@ def test_the_smallest_that_passes_is_a_candidate_if_one_passes():
             changed("large", 0.01, bits=9.0),
         )
     )
-    assert found.title == "good is the smallest candidate that passes: 6.00 bits per weight, perplexity ×1.03"
-    front = dict(zip(found.table["recipe"], found.table["none smaller and better"], strict=True))
-    assert front == {"tiny": "yes", "small (reference)": "yes", "good": "", "large": "yes"}
+    assert found.title == (
+        "2 candidates pass at 6.0 to 9.0 bits per weight; nothing smaller passes; large costs least, perplexity ×1.01"
+    )
+    front = dict(zip(found.table["recipe"], found.table["passes, and none smaller and better"], strict=True))
+    assert front == {"tiny": "", "small (reference)": "yes", "good": "", "large": "yes"}
 
 
 def test_nothing_that_is_as_large_as_the_checkpoint_is_a_smaller_model():
@@ -170,7 +172,7 @@ def test_the_finding_of_layers():
     )
     found = layer_picture(cells((base, []), (kept, []), (lost, [])))
     assert found.title == (
-        "The super activation that layer 1 writes (-900 in channel 5) stays within 5 % under clip and loses more than half "
+        "The super activation that layer 1 writes (-900 in channel 5) stays within 5 % under clip, and loses more than half "
         "under prune"
     )
     assert len(found.table) == 3
@@ -191,7 +193,7 @@ def test_the_finding_of_scales():
     found = scale_picture(cells(scaled(0, 5000.0), scaled(0.5, 3.0), scaled(2.0, 1.3), scaled(1.5, 0.98)))
     assert (
         found.title
-        == "Removing the super weights makes perplexity ×5,000 on wiki; of larger values, ×1.5 does least: ×0.98"
+        == "Removing the super weights makes perplexity ×5,000 on wiki; enlarging them costs less, ×1.3 at 2 times"
     )
     assert list(found.table["factor"]) == ["0", "0.5", "1", "1.5", "2"]
     drawn(found)
@@ -203,12 +205,23 @@ def test_history_marks_releases_and_shows_the_tier_asked_for(tmp_path):
         append_run(tmp_path, document, snapshots_of(document), {"m": "2026-11-02T01:00:00+00:00"})
     runs = read_history(tmp_path).runs
     found = history_picture(runs, "m", "smoke")
-    assert found.title == "No figure drifts over 5 runs since 2026-11-01"
+    assert found.title == "5 runs since 2026-11-01: no figure of the last run is beyond what is accepted"
     assert [run.endswith("(release)") for run in found.table["run"]] == [False, True, False, False, False]
     text = "".join(drawn(found).itertext())
     assert "release" in text
     assert history_picture(runs, "m", "nightly") is None
-    assert "1 figure drift" in history_picture(runs, "m", "smoke", ["perplexity is up"]).title
+    assert (
+        history_picture(runs, "m", "smoke", ["perplexity is up"]).title == "perplexity is up; 5 runs since 2026-11-01"
+    )
+    assert "no figure drifts" in history_picture(runs, "m", "smoke", []).title
+
+
+def test_history_never_says_that_all_is_well_when_the_last_run_lost(tmp_path):
+    for day, by, verdict in ((1, 0.01, "PASS"), (2, 0.08, "REGRESSION")):
+        document = run_of(changed("clip", by, verdict=verdict), started=f"2026-11-0{day}T01:00:00+00:00")
+        append_run(tmp_path, document, snapshots_of(document), {})
+    found = history_picture(read_history(tmp_path).runs, "m", "smoke", [])
+    assert found.title == "Last run: clip +1.0 % → +8.0 % on wiki; 2 runs since 2026-11-01"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def badge(document: RunDocument) -> str:
     """What `https://shields.io/badges/endpoint-badge` reads; a run of a part of its tier says so."""
     message, colour = _SAID[document.verdict]
     if document.verdict == "PASS" and document.run.left_out:
-        message, colour = "passed in part", "green"
+        message, colour = "passed in part", "yellow"
     label = f"compression gate ({document.run.tier})"
     said = {"schemaVersion": 1, "label": label, "message": message, "color": colour}
     return json.dumps(said | ({"isError": True} if document.verdict == "INFRA" else {})) + "\n"

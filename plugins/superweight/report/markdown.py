@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from superweight.report.document import RunDocument
-from superweight.report.overview import counts, fingerprint, fixes, headline, notes, spent
+from superweight.report.overview import (
+    Reason,
+    counts,
+    fingerprint,
+    fixes,
+    headline,
+    in_order,
+    notes,
+    reasons,
+    spent,
+)
 from superweight.report.table import cell_rows, markdown_table
 
-_REASONS, _LEFT_OUT, _FIXES = 20, 6, 6
+_REASONS, _LEFT_OUT, _FIXES, _CELLS = 20, 6, 6, 30
 
 
 def render_markdown(document: RunDocument) -> str:
@@ -18,20 +28,30 @@ def render_markdown(document: RunDocument) -> str:
     lines = [f"# {headline(document)}", ""]
     for text in (" · ".join(fact for fact in facts if fact), counts(document), spent(document)):
         lines += [_plain(text), ""] if text else []
-    lines += _section("Why", document.reasons[:_REASONS])
+    lines += _section("Read with care", notes(document))
+    lines += _section("Why", [_told(reason) for reason in reasons(document)[:_REASONS]])
     lines += _section("What to try", [fix.sentence for fix in fixes(document)[:_FIXES]])
     if run.left_out:
         shown = ", ".join(run.left_out[:_LEFT_OUT]) + (", …" if len(run.left_out) > _LEFT_OUT else "")
         lines += [_plain(f"Not asked for in this run ({len(run.left_out)}): {shown}"), ""]
     lines += _section("Against earlier runs", document.look_back.lines)
     if document.cells:
-        lines += ["## Cells", "", markdown_table(cell_rows(document)), ""]
+        cells = in_order(document.cells)
+        if len(cells) > _CELLS:
+            cells = [cell for cell in cells if cell.role != "reference"][:_CELLS]
+        table = markdown_table(cell_rows(document.model_copy(update={"cells": cells})))
+        rest = len(document.cells) - len(cells)
+        lines += ["## Cells", "", table, "", *([f"{rest} other cells are in `report.html`.", ""] if rest else [])]
     lines += [
         "Controls must get the verdict they declare; references, in parentheses, inform and never decide. "
         "Figures are baseline → value on the same windows or items. `report.html` has the whole of it.",
         "",
     ]
-    return "\n".join([*lines, *[f"Note: {_plain(note)}" for note in notes(document)]]) + "\n"
+    return "\n".join(lines)
+
+
+def _told(reason: Reason) -> str:
+    return "; ".join(reason.said) if reason.cell is None else f"{reason.cell.id}: {'; '.join(reason.said)}"
 
 
 def _section(title: str, found: Sequence[str]) -> list[str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from superweight.cards.model import Role
 from superweight.evidence.measured import Verdict
 from superweight.report.document import CellDocument, RunDocument
-from superweight.report.format import SYMBOLS
+from superweight.report.format import SYMBOLS, difference, margin
+from superweight.verdict import GateResult
 
-_HEADLINES = {
-    "PASS": "may ship",
-    "REGRESSION": "must not ship",
-    "INCONCLUSIVE": "not decided",
-    "INFRA": "not measured: nothing can be said",
-}
-_TRY = "try: "
+_WORDS = {"REGRESSION": "must not ship", "INCONCLUSIVE": "not decided", "INFRA": "not measured", "PASS": "may ship"}
+_SEVERITY: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
+_ROLES: tuple[Role, ...] = ("candidate", "baseline", "control", "reference")
+_TRY, _BESIDE, _CHANCE = "try: ", "in this run ", "looks like this by chance"
 
 
 class Fix(NamedTuple):
@@ -26,23 +25,113 @@ class Fix(NamedTuple):
     cells: list[str]
 
 
+class Reason(NamedTuple):
+    """Why the run got its verdict: one cell, or something outside all cells."""
+
+    cell: CellDocument | None
+    said: list[str]
+
+
+class ModelLine(NamedTuple):
+    """One model's verdict, and what drove it."""
+
+    model: str
+    verdict: Verdict
+    words: str
+
+
 def headline(document: RunDocument) -> str:
     """The verdict in words; a run that was asked for a part of its tier never says that a model may ship."""
-    words = _HEADLINES[document.verdict]
-    if document.run.left_out and document.verdict == "PASS":
-        words = "as far as this run was asked, which is not the whole tier"
     waived = sum(gate.waiver is not None for cell in document.cells for gate in cell.gates)
     told = f", with {waived} waived failure{'' if waived == 1 else 's'}" if waived else ""
-    return f"{SYMBOLS[document.verdict]} {document.verdict}: {words}{told}"
+    return f"{SYMBOLS[document.verdict]} {document.verdict}{_headline(document)}{told}"
+
+
+def _headline(document: RunDocument) -> str:
+    verdict, lines = document.verdict, models(document)
+    if verdict == "PASS" and document.run.left_out:
+        return " in part: not the whole tier, so no release decision"
+    if verdict == "INFRA" and broken(document):
+        return ": the gate failed its own check, so no verdict counts"
+    same = sum(line.verdict == verdict for line in lines)
+    if len(lines) > 1 and 0 < same < len(lines):
+        return f": {same} of {len(lines)} models {_WORDS[verdict]}"
+    return f": {_WORDS[verdict]}"
+
+
+def broken(document: RunDocument) -> list[CellDocument]:
+    """Controls that did not get the verdict they declare."""
+    return [cell for cell in document.cells if cell.role == "control" and cell.verdict != cell.expects]
+
+
+def models(document: RunDocument) -> list[ModelLine]:
+    """Each model by the worst verdict of its baseline and candidates, worst first."""
+    found = []
+    for model in dict.fromkeys(cell.model for cell in document.cells):
+        deciding = [cell for cell in document.cells if cell.model == model and decides(cell)]
+        if deciding:
+            worst = min(deciding, key=lambda cell: _SEVERITY.index(cell.verdict)).verdict
+            driving = [cell for cell in deciding if cell.verdict == worst != "PASS"]
+            words = "; ".join(f"{cell.recipe}: {_first(cell)}" for cell in driving[:2])
+            more = f"; and {len(driving) - 2} more" if len(driving) > 2 else ""
+            found.append(ModelLine(model, worst, f"{_WORDS[worst]}{f': {words}{more}' if words else ''}"))
+    return sorted(found, key=lambda line: _SEVERITY.index(line.verdict))
+
+
+def _first(cell: CellDocument) -> str:
+    return (why(cell) or [cell.argument])[0]
+
+
+def why(cell: CellDocument) -> list[str]:
+    """What drove a cell's verdict, a sentence a gate or failure."""
+    same = [gate for gate in cell.gates if gate.verdict == cell.verdict != "PASS" and gate.waiver is None]
+    waived = [gate for gate in cell.gates if gate.waiver is not None]
+    failed = [
+        f"not measured, {failure.stage}: {_line(failure.message)} ({failure.reason})" for failure in cell.failures
+    ]
+    said = [_said(gate, cell) for gate in same if not (gate.verdict == "INFRA" and failed)]
+    said += failed if cell.verdict == "INFRA" else []
+    return said + [f"{_said(gate, cell)}; waived until {(gate.waiver or {}).get('expires')}" for gate in waived]
+
+
+def _said(gate: GateResult, cell: CellDocument) -> str:
+    kind, _, of = gate.gate.partition(":")
+    if gate.kind == "super-weights" and gate.value is not None and gate.baseline is not None:
+        lost = f"{gate.baseline - gate.value:.0f} of {gate.baseline:.0f} super weights lost"
+        return f"{lost}, which it promises to keep" if cell.promises else lost
+    if gate.difference is None or gate.margin is None:
+        return _line(gate.message.splitlines()[0] if gate.message else gate.gate)
+    what = f"{kind} on {of}" if gate.kind == "perplexity" else gate.gate.replace("zero-shot:", "")
+    accepted = f"{margin(gate)} is accepted"
+    few = " (too few to tell)" if gate.verdict == "INCONCLUSIVE" else ""
+    return f"{what} {difference(gate)}, {accepted}{few}"
+
+
+def reasons(document: RunDocument) -> list[Reason]:
+    """Why the run got its verdict, the gravest first; what happened outside any cell comes before."""
+    told = {cell.id for cell in document.cells}
+    outside = [text for text in document.reasons if text.partition(": ")[0] not in told]
+    chance = {text.partition(": ")[0] for text in document.reasons if _CHANCE in text}
+    controls = [Reason(cell, [cell.argument]) for cell in broken(document)]
+    driving = [cell for cell in document.cells if decides(cell) and (cell.verdict != "PASS" or _waived(cell))]
+    driving += [cell for cell in document.cells if cell.role == "reference" and cell.verdict == "INFRA"]
+    found = []
+    for cell in sorted(driving, key=lambda one: _SEVERITY.index(one.verdict)):
+        said = why(cell) or [cell.argument]
+        by_chance = "among so many candidates one looks like this by chance: it decides this cell and not the run"
+        found.append(Reason(cell, [*said, by_chance] if cell.id in chance else said))
+    return [*(Reason(None, [text]) for text in outside), *controls, *found]
+
+
+def _waived(cell: CellDocument) -> bool:
+    return any(gate.waiver is not None for gate in cell.gates)
 
 
 def tally(document: RunDocument) -> list[tuple[Role, Verdict, int]]:
     """Role, verdict, and how many cells: what decides comes first."""
-    order = ("candidate", "baseline", "control", "reference")
     found = Counter((cell.role, cell.verdict) for cell in document.cells)
-    return [
-        (role, verdict, n) for (role, verdict), n in sorted(found.items(), key=lambda i: (order.index(i[0][0]), i[0]))
-    ]
+    ordered = sorted(found.items(), key=lambda one: (_ROLES.index(one[0][0]), one[0]))
+    return [(role, verdict, n) for (role, verdict), n in ordered]
 
 
 def counts(document: RunDocument) -> str:
@@ -50,15 +139,27 @@ def counts(document: RunDocument) -> str:
     return ", ".join(f"{n} {role} {verdict}" for role, verdict, n in tally(document))
 
 
+def in_order(cells: Sequence[CellDocument]) -> list[CellDocument]:
+    """Cells as people look for them: by model, what decides first, and the gravest of them first."""
+    models = list(dict.fromkeys(cell.model for cell in cells))
+
+    def key(cell: CellDocument) -> tuple[int, int, int]:
+        return models.index(cell.model), _ROLES.index(cell.role), _SEVERITY.index(cell.verdict)
+
+    return sorted(cells, key=key)
+
+
 def spent(document: RunDocument) -> str:
-    """How many windows and items the compressed models were measured on, and how many that saved."""
+    """How many windows and items the compressed models were measured on, of those that were planned."""
     parts = []
     for kind, unit in (("perplexity", "windows"), ("zero-shot", "items")):
         gates = [g for cell in document.cells if cell.role != "baseline" for g in cell.gates if g.kind == kind]
         used, planned = sum(g.n or 0 for g in gates), sum(g.planned or g.n or 0 for g in gates)
         if used < planned:
             parts.append(f"{used:,} of {planned:,} {unit}")
-    return f"Measured {' and '.join(parts)}; the rest would have changed no verdict." if parts else ""
+    if not parts:
+        return ""
+    return f"Used {' and '.join(parts)}: each measurement stopped as soon as the verdict that it serves was valid."
 
 
 def notes(document: RunDocument) -> list[str]:
@@ -69,26 +170,53 @@ def notes(document: RunDocument) -> list[str]:
 
 
 def fixes(document: RunDocument) -> list[Fix]:
-    """What the arguments of gates that did not pass say to try, of cells that decide; each sentence once."""
+    """What to try about cells that decide and did not pass: what passes instead, and what their arguments say."""
     found: dict[str, list[str]] = {}
     for cell in document.cells:
         if cell.verdict == "PASS" or not decides(cell):
             continue
-        for gate in cell.gates:
-            for line in gate.message.splitlines():
-                if line.startswith(_TRY) and cell.id not in found.setdefault(line.removeprefix(_TRY), []):
-                    found[line.removeprefix(_TRY)].append(cell.id)
+        lines = [line for gate in cell.gates for line in gate.message.splitlines() if line.startswith(_TRY)]
+        said = [line.removeprefix(_TRY) for line in lines]
+        for sentence in [*_instead(cell, document), *(one for one in said if not one.startswith(_BESIDE))]:
+            if cell.id not in found.setdefault(_capital(sentence), []):
+                found[_capital(sentence)].append(cell.id)
     return [Fix(sentence, cells) for sentence, cells in found.items()]
 
 
+def _instead(cell: CellDocument, document: RunDocument) -> list[str]:
+    """Candidates of the same model that pass, the smallest first."""
+    if cell.role != "candidate":
+        return []
+    passed = [one for one in document.cells if one.model == cell.model and one.role == "candidate" and one.size]
+    passed = [one for one in passed if one.verdict == "PASS" and not _waived(one)]
+    named = [
+        f"{one.recipe} ({one.size.model_bits_per_weight:.2f} bits per weight)"
+        for one in sorted(passed, key=lambda one: one.size.model_bits_per_weight if one.size else 0.0)
+        if one.size
+    ]
+    return (
+        [f"ship {' or '.join(named[:3])} instead: {'it passes' if len(named) == 1 else 'they pass'} in this run"]
+        if named
+        else []
+    )
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
 def not_measured(document: RunDocument) -> list[str]:
-    """What was left out, and what was asked for and failed."""
+    """What was asked for and failed, and what was not asked for."""
     failed = {
-        f"{cell.id} {failure.stage}: {failure.reason}: {' '.join(failure.message.split())}": None
+        f"{cell.id} {failure.stage}: {failure.reason}: {_line(failure.message)}": None
         for cell in document.cells
         for failure in cell.failures
     }
-    return [*failed, *(f"{line}: not asked for in this run" for line in document.run.left_out)]
+    asked = [
+        f"No {line.split()[1]} was run" if line.startswith("no ") else f"Not asked for: {line.removeprefix('*/')}"
+        for line in document.run.left_out
+    ]
+    return [*failed, *asked]
 
 
 def decides(cell: CellDocument) -> bool:
@@ -102,3 +230,7 @@ def fingerprint(document: RunDocument) -> str:
     names = ("torch", "transformers", "lm-eval", "pytest-superweight")
     versions = [f"{name} {environment[name]}" for name in names if environment.get(name)]
     return " · ".join(part for part in (environment.get("device", ""), *versions) if part)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

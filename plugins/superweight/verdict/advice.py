@@ -150,17 +150,27 @@ def _hidden(asked: str, gates: Sequence[GateResult]) -> list[str]:
 
 
 def _elsewhere(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[str]:
-    """The best figure of another recipe on the same windows or items of this run."""
+    """The best figure of another recipe on the same windows or items of this run, if it is within the margin."""
     mine = _figure(cell, gate)
     if mine is None:
         return []
     theirs = [(figure, other) for other in _others(cell, run) if (figure := _figure(other, gate)) is not None]
-    better = [(f, other) for f, other in theirs if f.measured_on == mine.measured_on and f.badness < mine.badness]
+    most = min(mine.badness, _most_accepted(gate))
+    better = [(f, other) for f, other in theirs if f.measured_on == mine.measured_on and f.badness < most]
     if not better:
         return []
     best, other = min(better, key=lambda pair: pair[0].badness)
     size = f" at {other.size.compressed_bits_per_weight:.2f} bits a weight" if other.size else ""
     return [f"in this run {other.recipe} has {best.shown}{size}, and this recipe {mine.shown}"]
+
+
+def _most_accepted(gate: GateResult) -> float:
+    """The badness that lies at the margin; infinite where there is none."""
+    if gate.baseline is None or gate.margin is None:
+        return math.inf
+    if gate.kind == "perplexity":
+        return gate.baseline * (1 + gate.margin)
+    return gate.margin - gate.baseline if gate.higher_is_better else gate.baseline + gate.margin
 
 
 class _Figure(NamedTuple):

@@ -59,7 +59,7 @@ def cell_view(cell: CellDocument, flips: list[TaskFlips]) -> CellView:
         cell=cell,
         symbol=SYMBOLS[cell.verdict],
         label=verdict_label(cell),
-        gates=[_gate(gate) for gate in cell.gates],
+        gates=[_gate(gate, cell) for gate in cell.gates],
         flips=flips,
         bits="" if cell.size is None else f"{cell.size.model_bits_per_weight:.2f}",
         kept=f"{kept} of {len(cell.super_weights)}" if cell.super_weights and cell.role != "baseline" else "",
@@ -81,21 +81,40 @@ def column(cell: CellDocument, gate: str) -> tuple[str, float | None, str]:
     return difference(found).partition(" [")[0], found.difference, found.verdict
 
 
-def _gate(gate: GateResult) -> GateView:
+def _gate(gate: GateResult, cell: CellDocument) -> GateView:
     value = number(gate.value, gate.metric)
     figures = f"{number(gate.baseline, gate.metric)} → {value}" if gate.baseline is not None else value
     left = (gate.planned or 0) - (gate.n or 0)
     return GateView(
         gate=gate,
-        figures="" if gate.kind == "sanity" else figures,
+        figures=_rewritten(gate) if gate.kind == "sanity" else figures,
         change=difference(gate),
         drawn=interval_svg(gate),
         margin=margin(gate),
         n=count(gate),
-        saved=f"{left} saved" if gate.n is not None and left > 0 else "",
+        saved="" if gate.n is None or left <= 0 else _saved(gate, cell, left),
         detectable=detectable(gate),
-        verdict=verdict_text(gate),
+        verdict=_verdict(gate, cell),
     )
+
+
+def _verdict(gate: GateResult, cell: CellDocument) -> str:
+    """In the words that fit: nothing was at stake where there is nothing to compare, or nothing was promised."""
+    if gate.verdict == "PASS" and cell.role == "baseline":
+        return "measured"
+    if gate.kind == "super-weights" and gate.verdict == "PASS" and gate.difference:
+        return "not promised"
+    return verdict_text(gate)
+
+
+def _saved(gate: GateResult, cell: CellDocument, left: int) -> str:
+    pursued = gate.verdict != "INCONCLUSIVE" or cell.verdict == "INCONCLUSIVE"
+    return f"{left} saved" if pursued else f"{left} saved: another gate had decided"
+
+
+def _rewritten(gate: GateResult) -> str:
+    """What a recipe changed, from the first words of the gate's argument."""
+    return gate.message.partition(",")[0].partition(";")[0].splitlines()[0] if gate.message else ""
 
 
 def _short(value: Any) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from superweight.report.comparison import ModelComparison, RunComparison
 from superweight.report.comparison_text import SYMBOLS, change_rows, headline, sentences, unchanged
 from superweight.report.document import RunDocument
+from superweight.report.format import number
+from superweight.verdict.change import Change
 from superweight.verdict.surroundings import Surrounding
+
+_WORSE = 3  # figures that are named
 
 
 class ModelChanges(NamedTuple):
@@ -29,22 +33,65 @@ class Comparison(NamedTuple):
     name: str
     headline: str
     verdict: str
+    brief: list[str]
     models: list[ModelChanges]
+    repeats: bool
+    """Whether it says what the comparison before it said."""
 
 
 def comparisons(document: RunDocument) -> list[Comparison]:
     """Against the release baseline and against the last run, where there are such."""
     earlier = (document.look_back.against_release, document.look_back.against_last)
-    return [_compared(comparison) for comparison in earlier if comparison is not None]
+    found: list[Comparison] = []
+    for comparison in earlier:
+        if comparison is not None:
+            models = [_model(model) for model in comparison.models]
+            brief = [line for model in comparison.models for line in _brief(model, alone=len(models) == 1)]
+            repeats = any(one.brief == brief and _rows(one.models) == _rows(models) for one in found)
+            found.append(_compared(comparison, models, brief, repeats))
+    return found
 
 
-def _compared(comparison: RunComparison) -> Comparison:
+def _compared(comparison: RunComparison, models: list[ModelChanges], brief: list[str], repeats: bool) -> Comparison:
     return Comparison(
-        name=comparison.before,
+        name=_named(comparison),
         headline=headline(comparison),
         verdict=comparison.verdict.replace(" ", "-"),
-        models=[_model(model) for model in comparison.models],
+        brief=brief,
+        models=models,
+        repeats=repeats,
     )
+
+
+def _named(comparison: RunComparison) -> str:
+    """`release baseline of 2026-11-08 (commit abc)`."""
+    taken = {model.before.taken[:10] for model in comparison.models if model.before is not None}
+    commits = {model.before.commit for model in comparison.models if model.before is not None} - {""}
+    when = f" of {', '.join(sorted(taken))}" if taken else ""
+    return f"{comparison.before}{when}{f' (commit {commits.pop()})' if len(commits) == 1 else ''}"
+
+
+def _brief(model: ModelComparison, *, alone: bool) -> list[str]:
+    """What got worse, what is as it was, and what differs around the runs, in a few lines."""
+    about = "" if alone else f"{model.model}: "
+    worse = [change for change in model.changes if change.verdict == "REGRESSION" and change.decides]
+    said = [f"{about}Worse: {change.recipe}: {_figure(change)}" for change in worse[:_WORSE]]
+    said += [f"{about}and {len(worse) - _WORSE} more figures are worse"] if len(worse) > _WORSE else []
+    lines = [*said, f"{about}{unchanged(model)}"]
+    if model.surroundings:
+        around = "; ".join(one.describe() for one in model.surroundings[:_WORSE])
+        lines.append(f"{about}Differs around the runs: {around}{'; …' if len(model.surroundings) > _WORSE else ''}")
+    return lines
+
+
+def _figure(change: Change) -> str:
+    if change.before is None or change.after is None:
+        return f"{change.gate}: {change.message.splitlines()[0]}"
+    return f"{change.gate} {number(change.before, change.metric)} → {number(change.after, change.metric)}"
+
+
+def _rows(models: list[ModelChanges]) -> list[list[list[object]]]:
+    return [model.table.to_numpy().tolist() for model in models]
 
 
 def _model(model: ModelComparison) -> ModelChanges:
@@ -59,7 +106,7 @@ def _model(model: ModelComparison) -> ModelChanges:
 
 
 def _told(model: ModelComparison) -> str:
-    side: Any = model.before
+    side = model.before
     if side is None:
         return "not in the earlier run"
     parts = [side.taken, f"commit {side.commit}" if side.commit else "", side.verdict]

@@ -19,6 +19,7 @@ PER_TASK = 40
 IN_ALL = 1500
 """So many in one page, which stays a few megabytes then."""
 
+_RANK = {"candidate": 0, "baseline": 0, "control": 1, "reference": 2}
 _TEXT = 600  # characters of a question
 _LISTS = ("choices", "loglikelihoods", "is_greedy", "responses")
 _INFINITE = re.compile(r"\binf\b")
@@ -44,7 +45,7 @@ class Flipped(NamedTuple):
 
 
 def flipped(document: RunDocument, directory: Path | None) -> Flipped:
-    """Flips of every cell whose tables are there, cells that did not pass first.
+    """Flips of every cell whose tables are there: of candidates before others, of those that did not pass first.
 
     Args:
         document: of the run.
@@ -56,7 +57,7 @@ def flipped(document: RunDocument, directory: Path | None) -> Flipped:
     left, missing = IN_ALL, 0
     baselines: dict[tuple[str, str], ZeroShot | None] = {}
     found: dict[str, list[TaskFlips]] = {}
-    for cell in sorted(document.cells, key=lambda one: one.verdict == "PASS"):
+    for cell in sorted(document.cells, key=lambda one: (_RANK[one.role], one.verdict == "PASS")):
         for task, count in _counted(cell):
             path = _path(cell.model, cell.recipe, task)
             key = (cell.model, task)

@@ -9,6 +9,8 @@ from superweight.report.format import SYMBOLS
 
 _WORDS = {"PASS": "pass", "REGRESSION": "regression", "INCONCLUSIVE": "undecided", "INFRA": "not measured"}
 
+_INFORMS = {"PASS": "within margin", "REGRESSION": "beyond margin"}
+
 
 class Square(NamedTuple):
     """One cell of the matrix."""
@@ -29,6 +31,8 @@ class Matrix(NamedTuple):
     columns: list[str]
     rows: list[tuple[str, list[Square | None]]]
     models_down: bool
+    aside: int
+    """How many rows at the end are of references."""
 
 
 def matrix(document: RunDocument) -> Matrix:
@@ -36,6 +40,7 @@ def matrix(document: RunDocument) -> Matrix:
     found = {(cell.model, cell.recipe): cell for cell in document.cells}
     models = list(dict.fromkeys(cell.model for cell in document.cells))
     recipes = list(dict.fromkeys(cell.recipe for cell in sorted(document.cells, key=_rank)))
+    informing = {cell.recipe for cell in document.cells} - {c.recipe for c in document.cells if c.role != "reference"}
     down = len(models) >= len(recipes)
     rows, columns = (models, recipes) if down else (recipes, models)
 
@@ -48,11 +53,12 @@ def matrix(document: RunDocument) -> Matrix:
         columns=columns,
         rows=[(row, [square(row, column) for column in columns]) for row in rows],
         models_down=down,
+        aside=0 if down else sum(recipe in informing for recipe in recipes),
     )
 
 
 def _rank(cell: CellDocument) -> int:
-    return {"baseline": 0, "candidate": 1, "control": 2, "reference": 3}[cell.role]
+    return {"candidate": 0, "baseline": 1, "control": 2, "reference": 3}[cell.role]
 
 
 def _square(cell: CellDocument) -> Square:
@@ -63,6 +69,8 @@ def _square(cell: CellDocument) -> Square:
         kind = "met" if met else "INFRA"
         return Square(cell, "✓" if met else "✗", word, kind, f"{about}: {cell.verdict}, expected {cell.expects}")
     word = _WORDS[cell.verdict]
+    if cell.role == "reference" and cell.verdict in _INFORMS:
+        word = _INFORMS[cell.verdict]
     if any(gate.waiver for gate in cell.gates):
         word += " (waived)"
     kind = "aside" if cell.role == "reference" and cell.verdict != "INFRA" else cell.verdict

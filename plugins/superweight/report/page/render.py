@@ -12,10 +12,24 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from superweight.report.candidates import candidate_rows
 from superweight.report.document import SCHEMA_VERSION, RunDocument
 from superweight.report.format import SYMBOLS
 from superweight.report.history import RunEntry
-from superweight.report.overview import decides, fingerprint, fixes, headline, not_measured, notes, spent, tally
+from superweight.report.overview import (
+    broken,
+    decides,
+    fingerprint,
+    fixes,
+    headline,
+    in_order,
+    not_measured,
+    notes,
+    reasons,
+    spent,
+    tally,
+)
+from superweight.report.overview import models as model_lines
 from superweight.report.page.cells import cell_view, column
 from superweight.report.page.changes import comparisons
 from superweight.report.page.flipped import flipped
@@ -48,7 +62,7 @@ def render_html(
     """
     pictures = gallery(document, runs, models)
     items = flipped(document, directory)
-    views = [cell_view(cell, items.cells.get(cell.id, [])) for cell in document.cells]
+    views = [cell_view(cell, items.cells.get(cell.id, [])) for cell in in_order(document.cells)]
     columns = [gate for gate in _gates(document) if gate.startswith(("perplexity:", "zero-shot:"))]
     script = asset("report.js")
     return (
@@ -64,7 +78,11 @@ def render_html(
             notes=notes(document),
             fixes=fixes(document),
             missing=[*lost, *_older(document), *not_measured(document), *items.notes, *pictures.notes],
-            reasons=[_reason(document, text) for text in document.reasons],
+            reasons=reasons(document),
+            lines=model_lines(document),
+            candidates=candidate_rows(document),
+            interval=_interval(document),
+            kind=_kind(document),
             matrix=matrix(document),
             comparisons=comparisons(document),
             pictures=pictures.models,
@@ -76,7 +94,8 @@ def render_html(
             symbols=SYMBOLS,
             choices={
                 "model": list(dict.fromkeys(cell.model for cell in document.cells)),
-                "recipe": list(dict.fromkeys(cell.recipe for cell in document.cells)),
+                "recipe": list(dict.fromkeys(view.cell.recipe for view in views)),
+                "role": list(dict.fromkeys(view.cell.role for view in views)),
                 "gate": _gates(document),
                 "verdict": [verdict for verdict in SYMBOLS if any(cell.verdict == verdict for cell in document.cells)],
             },
@@ -90,22 +109,19 @@ def render_html(
 
 def _tally(document: RunDocument) -> list[tuple[str, str]]:
     """Counts in words, and how each is coloured; a control that is as expected is no bad news."""
-    found = []
-    controls = [cell for cell in document.cells if cell.role == "control"]
-    met = sum(cell.verdict == cell.expects for cell in controls)
-    for role, verdict, n in tally(document):
-        if role in ("candidate", "baseline"):
-            found.append((f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", str(verdict)))
-    if controls:
-        as_expected = met == len(controls)
-        said = f"{'✓' if as_expected else '✗'} {'' if as_expected else f'{met} '}as expected"
-        found.append((f"{_some(len(controls), 'control')} {said}", "aside" if as_expected else "INFRA"))
-    found += [
-        (f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", "aside")
+    missed = len(broken(document))
+    found = [
+        (f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", "aside" if missed else str(verdict))
         for role, verdict, n in tally(document)
-        if role == "reference"
+        if role in ("candidate", "baseline")
     ]
-    return found
+    controls = sum(cell.role == "control" for cell in document.cells)
+    if missed:
+        found.append((f"{missed} of {_some(controls, 'control')} ✗ not as expected", "INFRA"))
+    elif controls:
+        found.append((f"{_some(controls, 'control')} ✓ as expected", "aside"))
+    references = sum(cell.role == "reference" for cell in document.cells)
+    return found + ([(f"{_some(references, 'reference')}, which decide nothing", "aside")] if references else [])
 
 
 def _some(n: int, word: str) -> str:
@@ -116,10 +132,15 @@ def _gates(document: RunDocument) -> list[str]:
     return list(dict.fromkeys(gate.gate for cell in document.cells for gate in cell.gates))
 
 
-def _reason(document: RunDocument, text: str) -> tuple[str, str]:
-    """The cell that a reason is about, empty if none, and the rest of it."""
-    identifier, _, rest = text.partition(": ")
-    return (identifier, rest) if any(cell.id == identifier for cell in document.cells) else ("", text)
+def _interval(document: RunDocument) -> str:
+    """The level of the intervals, `95 %`, if it is the same everywhere."""
+    levels = {gate.confidence for cell in document.cells for gate in cell.gates if gate.confidence is not None}
+    return f"{100 * levels.pop():g} %" if len(levels) == 1 else "interval"
+
+
+def _kind(document: RunDocument) -> str:
+    """How the head of the page is coloured: a part of a tier is not green."""
+    return "INCONCLUSIVE" if document.verdict == "PASS" and document.run.left_out else document.verdict
 
 
 def _older(document: RunDocument) -> list[str]:

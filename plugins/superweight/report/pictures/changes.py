@@ -9,15 +9,17 @@ from typing import Literal, NamedTuple
 import altair as alt
 import pandas as pd
 
+from superweight.report.candidates import used
 from superweight.report.document import CellDocument
-from superweight.report.format import count, difference, margin, number, verdict_text
-from superweight.report.pictures.figures import Figure, figures, link, role_mark, some, times, told
+from superweight.report.format import count, difference, end_of_loss, margin, number, times, verdict_text
+from superweight.report.pictures.figures import Figure, figures, link, role_mark, some, told
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour, verdict_shape
+from superweight.verdict import GateResult
 
-_SPAN = 4.0  # margins on the losing side; what lies beyond is drawn at the edge
+_SPAN, _LEAST = 4.0, 1.5  # margins on the losing side; what lies beyond is drawn at the edge
 _MANIFOLD = 10.0  # times the uncompressed model's perplexity
-_WIDTH = 640  # pixels, shared by the panels
+_WIDTH = 760  # pixels, shared by the panels
 _PANELS = 4  # side by side; more go below
 
 
@@ -25,25 +27,27 @@ class _Kind(NamedTuple):
     name: str
     word: str
     unit: str
+    items: str
     worse: int
     """1 where a larger difference is worse."""
 
 
 _KINDS = {
-    "perplexity": _Kind("perplexity", "Perplexity", "change of perplexity, %", 1),
-    "zero-shot": _Kind("accuracy", "Accuracy", "change of score, points", -1),
+    "perplexity": _Kind("perplexity", "Perplexity", "change of perplexity, %", "windows", 1),
+    "zero-shot": _Kind("accuracy", "Accuracy", "change of score, points", "items", -1),
 }
 
 
-def change_picture(cells: Sequence[CellDocument], kind: str) -> Picture | None:
+def change_picture(cells: Sequence[CellDocument], kind: str, *, candidates: bool = True) -> Picture | None:
     """One panel a corpus or task, one row a recipe; None if nothing was measured against a baseline.
 
     Args:
         cells: of one model.
         kind: `perplexity` or `zero-shot`.
+        candidates: show what may ship; else what only informs.
 
     """
-    found = list(figures(cells, kind))
+    found = [figure for figure in figures(cells, kind) if (figure.cell.role == "candidate") == candidates]
     if not found:
         return None
     about = _KINDS[kind]
@@ -53,8 +57,8 @@ def change_picture(cells: Sequence[CellDocument], kind: str) -> Picture | None:
     charts = [_drawn(panel, about, order, width, labels=place % _PANELS == 0) for place, panel in enumerate(panels)]
     rows = [alt.hconcat(*charts[at : at + _PANELS], spacing=12) for at in range(0, len(charts), _PANELS)]
     return Picture(
-        name=f"{about.name}-by-recipe",
-        title=_finding(found, about),
+        name=f"{about.name}-{'by-recipe' if candidates else 'of-references'}",
+        title=_finding(found, about, cells) if candidates else _of_references(found, about),
         description=(
             f"One row a recipe and one panel for each of {', '.join(panel.of for panel in panels)}: the change against "
             "the uncompressed model on the same windows or items with its interval, a dashed line at no change and "
@@ -84,11 +88,11 @@ def _ordered(found: Sequence[Figure]) -> list[CellDocument]:
 
 def _panel(found: Sequence[Figure], of: str, about: _Kind, order: Sequence[str]) -> _Panel:
     here = [figure for figure in found if figure.of == of]
-    accepted = 100 * max((figure.gate.margin or 0.0) for figure in here)
-    span = _SPAN * accepted or 20.0
-    edge = [min(span, max(abs(end), 1.2 * accepted)) for figure in here for end in _ends(figure) if math.isfinite(end)]
-    reach = max(edge, default=span)
-    low, high = (-min(reach, max(2 * accepted, 5.0)), reach) if about.worse > 0 else (-reach, min(reach, span))
+    accepted = 100 * max((figure.gate.margin or 0.0) for figure in here) or 5.0
+    ends = [about.worse * end for figure in here for end in _ends(figure) if math.isfinite(end)]
+    loss = min(_SPAN, max(_LEAST, *(1.1 * end / accepted for end in ends))) * accepted
+    gain = min(_SPAN / 2, max(_LEAST / 2, *(-1.1 * end / accepted for end in ends))) * accepted
+    low, high = (-gain, loss) if about.worse > 0 else (-loss, gain)
     rows = [_row(figure, low, high) for figure in here]
     return _Panel(of, rows, low, high, accepted * about.worse)
 
@@ -154,7 +158,7 @@ def _drawn(panel: _Panel, about: _Kind, order: Sequence[str], width: float, *, l
         .mark_point(filled=True, size=70, opacity=1, shape=BEYOND)
         .encode(x=x, color=colour, angle=alt.Angle("turned:Q", scale=None)),
         *_labels(base, x),
-    ).properties(width=width, height=alt.Step(ROW), title=panel.of)
+    ).properties(width=width, height=alt.Step(ROW), title=f"{about.name} on {panel.of}")
 
 
 def _labels(base: alt.Chart, x: alt.X) -> list[alt.Chart]:
@@ -178,29 +182,44 @@ def _labels(base: alt.Chart, x: alt.X) -> list[alt.Chart]:
     return layers
 
 
-def _finding(found: Sequence[Figure], about: _Kind) -> str:
-    deciding = [figure for figure in found if figure.cell.role == "candidate"]
-    if not deciding:
-        return f"{about.word} under each recipe: none of them is a candidate"
-    recipes = dict.fromkeys(figure.cell.recipe for figure in deciding)
-    lost = [r for r in recipes if any(f.cell.recipe == r and f.gate.verdict == "REGRESSION" for f in deciding)]
-    open_ = [r for r in recipes if any(f.cell.recipe == r and f.gate.verdict == "INCONCLUSIVE" for f in deciding)]
-    closest = max(deciding, key=_used)
-    nearest = f"{closest.cell.recipe} comes closest, {difference(closest.gate)} on {closest.of}"
+def _finding(found: Sequence[Figure], about: _Kind, cells: Sequence[CellDocument]) -> str:
+    recipes = list(dict.fromkeys(figure.cell.recipe for figure in found))
+    lost = [figure for figure in found if figure.gate.verdict == "REGRESSION"]
+    undecided = list(dict.fromkeys(figure.cell.recipe for figure in found if figure.gate.verdict == "INCONCLUSIVE"))
+    missing = [cell.recipe for cell in cells if cell.role == "candidate" and cell.recipe not in recipes]
+    also = f"; {some(missing)} not measured" if missing else ""
     if lost:
-        return f"{about.word}: {some(lost)} lost more than is accepted; {nearest.replace('comes closest', 'most')}"
-    if undecided := [recipe for recipe in open_ if recipe not in lost]:
-        return f"{about.word}: nothing is shown to be lost, but {some(undecided)} cannot tell; {nearest}"
-    every = {1: "the only candidate stays", 2: "both candidates stay"}.get(
-        len(recipes), f"all {len(recipes)} candidates stay"
+        most = max(lost, key=lambda figure: _share(figure.gate))
+        others = [
+            recipe for recipe in dict.fromkeys(figure.cell.recipe for figure in lost) if recipe != most.cell.recipe
+        ]
+        too = f", and {some(others)} more than is accepted too" if others else ""
+        change = difference(most.gate).partition(" [")[0]
+        return (
+            f"{about.word}: {most.cell.recipe} lost {change} on {most.of}, {margin(most.gate)} is accepted{too}{also}"
+        )
+    if undecided:
+        return f"{about.word}: too few {about.items} to tell for {some(undecided)}{also}"
+    nearest = max(found, key=lambda figure: used(figure.gate))
+    every = {1: "the only candidate passes", 2: "both candidates pass"}.get(
+        len(recipes), f"all {len(recipes)} candidates pass"
     )
-    return f"{about.word}: {every} within what is accepted; {nearest}"
+    return (
+        f"{about.word}: {every}; {nearest.cell.recipe} has least room, at worst {end_of_loss(nearest.gate)} on "
+        f"{nearest.of} where {margin(nearest.gate)} is accepted{also}"
+    )
 
 
-def _used(figure: Figure) -> float:
+def _of_references(found: Sequence[Figure], about: _Kind) -> str:
+    recipes = dict.fromkeys(figure.cell.recipe for figure in found)
+    lost = {figure.cell.recipe for figure in found if figure.gate.verdict == "REGRESSION"}
+    return f"{about.word} of references and controls: {len(lost)} of {len(recipes)} lose more than is accepted"
+
+
+def _share(gate: GateResult) -> float:
     """How much of the margin a change uses up."""
-    loss = -figure.change if figure.gate.higher_is_better else figure.change
-    return loss / (figure.gate.margin or 1.0)
+    change = gate.difference or 0.0
+    return (-change if gate.higher_is_better else change) / (gate.margin or 1.0)
 
 
 def _table(found: Sequence[Figure]) -> pd.DataFrame:

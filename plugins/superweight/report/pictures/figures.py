@@ -58,13 +58,6 @@ def told(figure: Figure, text: str) -> str:
     return f"{role_mark(figure.cell)}: {text}: {SYMBOLS[figure.gate.verdict]} {figure.gate.verdict}"
 
 
-def times(ratio: float) -> str:
-    """A ratio in words: `×1.03`, `×128,000`."""
-    if not math.isfinite(ratio):
-        return "×∞"
-    return f"×{ratio:.3g}" if ratio < 1000 else f"×{float(f'{ratio:.2g}'):,.0f}"
-
-
 def some(names: Sequence[str], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

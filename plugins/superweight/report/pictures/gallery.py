@@ -13,6 +13,7 @@ from superweight.report.pictures.picture import Picture
 MODELS = 6
 """So many models get pictures in one page, which stays a few megabytes then."""
 
+_DECIDING = ("perplexity-by-recipe", "accuracy-by-recipe", "size-and-quality", "history")
 _ORDER = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 
 
@@ -21,6 +22,11 @@ class Drawn(NamedTuple):
 
     picture: Picture
     svg: str
+
+    @property
+    def background(self) -> bool:
+        """Whether it tells how the model reacts rather than what may ship."""
+        return self.picture.name not in _DECIDING
 
 
 class Gallery(NamedTuple):
@@ -104,10 +110,12 @@ def _wanted(document: RunDocument, model: str, runs: Sequence[RunEntry]) -> list
         lambda: change_picture(cells, "perplexity"),
         lambda: change_picture(cells, "zero-shot"),
         lambda: size_picture(cells),
+        lambda: history_picture(runs, model, document.run.tier, alarms if document.look_back.run else None),
+        lambda: change_picture(cells, "perplexity", candidates=False),
+        lambda: change_picture(cells, "zero-shot", candidates=False),
         lambda: block_picture(cells),
         lambda: layer_picture(cells),
         lambda: scale_picture(cells),
-        lambda: history_picture(runs, model, document.run.tier, alarms),
     ]
 
 

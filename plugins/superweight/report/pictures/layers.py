@@ -108,7 +108,7 @@ def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Seq
     said = f"The super activation that layer {layer} writes ({was:,.0f} in channel {channel})"
     parts = [f"stays within 5 % under {some(kept)}"] if kept else []
     parts += [f"loses more than half under {some(lost)}"] if lost else []
-    return f"{said} {' and '.join(parts) or 'changes under every recipe, but by less than half'}"
+    return f"{said} {', and '.join(parts) or 'changes under every recipe, but by less than half'}"
 
 
 def _at(cell: CellDocument, layer: int) -> float | None:

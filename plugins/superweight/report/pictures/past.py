@@ -26,14 +26,16 @@ class _Seen(NamedTuple):
     figure: FigureEntry
 
 
-def history_picture(runs: Sequence[RunEntry], model: str, tier: str, alarms: Sequence[str] = ()) -> Picture | None:
+def history_picture(
+    runs: Sequence[RunEntry], model: str, tier: str, alarms: Sequence[str] | None = None
+) -> Picture | None:
     """One panel a figure, one line a recipe; None unless there are two runs of the model in the tier.
 
     Args:
         runs: in the order of time, as a store has them.
         model: model id.
         tier: whose runs are shown; those of others measured something else.
-        alarms: what drifts, for the title.
+        alarms: what drifts, for the title; None if nobody looked.
 
     """
     shown = [run for run in runs if run.tier == tier and model in run.snapshots][-_RUNS:]
@@ -49,7 +51,7 @@ def history_picture(runs: Sequence[RunEntry], model: str, tier: str, alarms: Seq
     rows = [alt.hconcat(*panels[at : at + _PANELS], spacing=24) for at in range(0, len(panels), _PANELS)]
     return Picture(
         name="history",
-        title=_finding(shown, alarms),
+        title=_finding(shown, [one for one in seen if one.recipe in recipes], alarms),
         description=(
             f"The last {len(shown)} runs of the {tier} tier in the order of time, one panel for each of "
             f"{', '.join(gates)}: change against the uncompressed model of the same run, one line for each of "
@@ -76,7 +78,7 @@ def _recipes(seen: Sequence[_Seen]) -> list[str]:
 
 
 def _label(run: RunEntry, place: int) -> str:
-    return f"{place + 1}. {run.when:%m-%d %H:%M}"
+    return f"{run.when:%b %d} ({place + 1})"
 
 
 def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: Sequence[str]) -> Panel:
@@ -114,11 +116,29 @@ def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: 
     return alt.layer(*layers).properties(width=340, height=180, title=of)
 
 
-def _finding(runs: Sequence[RunEntry], alarms: Sequence[str]) -> str:
+def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[str] | None) -> str:
     since = f"{len(runs)} runs since {runs[0].when:%Y-%m-%d}"
-    if not alarms:
-        return f"No figure drifts over {since}"
-    return f"{len(alarms)} figure{'' if len(alarms) == 1 else 's'} drift over {since}: {alarms[0]}"
+    last = [one for one in seen if one.run is runs[-1] and one.figure.verdict == "REGRESSION"]
+    if last:
+        worst = max(last, key=_share)
+        before = [one for one in seen[: seen.index(worst)] if (one.recipe, one.gate) == (worst.recipe, worst.gate)]
+        change = f"{_change(before[-1])} → {_change(worst)}" if before else _change(worst)
+        more = f", and {len(last) - 1} more beyond what is accepted" if len(last) > 1 else ""
+        return f"Last run: {worst.recipe} {change} on {worst.gate.partition(':')[2]}{more}; {since}"
+    if alarms:
+        return f"{alarms[0]}{f'; and {len(alarms) - 1} more' if len(alarms) > 1 else ''}; {since}"
+    said = "no figure drifts" if alarms is not None else "no figure of the last run is beyond what is accepted"
+    return f"{since}: {said}"
+
+
+def _change(one: _Seen) -> str:
+    return f"{100 * (one.figure.difference or 0.0):+.1f} {'%' if one.gate.startswith('perplexity') else 'pt'}"
+
+
+def _share(one: _Seen) -> float:
+    """How much of the margin a change uses up."""
+    change = one.figure.difference or 0.0
+    return (-change if one.figure.higher_is_better else change) / (one.figure.margin or 1.0)
 
 
 def _table(seen: Sequence[_Seen], recipes: Sequence[str]) -> pd.DataFrame:

@@ -10,8 +10,8 @@ import altair as alt
 import pandas as pd
 
 from superweight.report.document import CellDocument
-from superweight.report.format import difference
-from superweight.report.pictures.figures import Figure, figures, link, role_mark, times, told
+from superweight.report.format import difference, times
+from superweight.report.pictures.figures import Figure, figures, link, role_mark, told
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 
@@ -106,12 +106,13 @@ def _finding(points: Sequence[_Point]) -> str:
     first = measured[0].of
     here = {point.factor: point.figure.ratio for point in measured if point.of == first and point.figure}
     low = min(here)
-    removed = "Removing the super weights" if low == 0 else f"Super weights ×{low:g}"
+    removed = "Removing the super weights" if low == 0 else f"Scaling the super weights by {low:g}"
     others = {factor: ratio for factor, ratio in here.items() if factor > 1}
     said = f"{removed} makes perplexity {times(here[low])} on {first}"
     if others:
-        best = min(others, key=lambda factor: others[factor])
-        said += f"; of larger values, ×{best:g} does least: {times(others[best])}"
+        worst = max(others, key=lambda factor: others[factor])
+        less = "less" if others[worst] < here[low] else "more"
+        said += f"; enlarging them costs {less}, {times(others[worst])} at {worst:g} times"
     return said
 
 

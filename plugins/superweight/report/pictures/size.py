@@ -10,13 +10,14 @@ import altair as alt
 import pandas as pd
 
 from superweight.report.document import CellDocument
-from superweight.report.format import SYMBOLS
-from superweight.report.pictures.figures import figures, link, role_mark, times
+from superweight.report.format import SYMBOLS, times
+from superweight.report.pictures.figures import figures, link, role_mark
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, verdict_colour, verdict_shape
 
 _WORST = 4.0  # times the uncompressed model's perplexity; beyond, a point stands at the edge
 _LOSS = -25.0  # points of score, likewise
+_SAME = 0.05  # bits per weight: less is no difference
 _LINES = {"above": -7, "below": 12}  # pixels, downwards
 _NEAR = (0.25, 0.06)  # of the axes: closer labels would lie on one another
 
@@ -57,7 +58,8 @@ def size_picture(cells: Sequence[CellDocument]) -> Picture | None:
         description=(
             "Each recipe by its bits per weight over the whole model and by its perplexity as a multiple of the "
             "uncompressed model's, and by its mean change of score where every task was decided. A line joins the "
-            "recipes than which none is both smaller and better. Points beyond the scale stand at its edge."
+            "recipes that pass and than which none that passes is both smaller and better. Points beyond the scale "
+            "stand at its edge."
         ),
         table=_table(sized, text, scores),
         chart=alt.hconcat(*panels, spacing=24),
@@ -90,9 +92,10 @@ def _ends(points: Sequence[_Point], *, least: float, most: float) -> tuple[float
 
 
 def _front(points: Sequence[_Point]) -> list[_Point]:
-    """Those than which no other is both smaller and better, the smallest first."""
+    """Those that pass and than which no other that passes is both smaller and better, the smallest first."""
     best, found = math.inf, []
-    for point in sorted(points, key=lambda p: (p.bits, p.cost)):
+    passed = [point for point in points if point.cell.verdict == "PASS"]
+    for point in sorted(passed, key=lambda p: (round(p.bits, 1), p.cost)):
         if point.cost < best:
             best = point.cost
             found.append(point)
@@ -164,11 +167,22 @@ def _finding(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequ
     passed = [cell for cell in passed if cell.role == "candidate"] or passed
     if not passed:
         return "No recipe that makes the model smaller keeps within what is accepted"
-    best = min(passed, key=_bits)
-    what = "candidate" if best.role == "candidate" else "recipe"
-    cost = [f"perplexity {times(p.quality)}" for p in text if p.cell.id == best.id]
-    cost += [f"score {p.quality:+.1f} pt" for p in scores if p.cell.id == best.id]
-    return f"{best.recipe} is the smallest {what} that passes: {_bits(best):.2f} bits per weight, {', '.join(cost)}"
+    bits = sorted(_bits(cell) for cell in passed)
+    what = "candidate" if passed[0].role == "candidate" else "recipe"
+    sizes = f"{bits[0]:.1f}" if f"{bits[0]:.1f}" == f"{bits[-1]:.1f}" else f"{bits[0]:.1f} to {bits[-1]:.1f}"
+    count = f"{len(passed)} {what}s pass" if len(passed) > 1 else f"1 {what} passes"
+    smaller = (
+        ""
+        if any(_bits(cell) < bits[0] - _SAME and cell not in passed for cell in cells)
+        else "nothing smaller was tried"
+    )
+    smaller = smaller or "nothing smaller passes"
+    costs = [point for point in text if point.cell in passed] or [point for point in scores if point.cell in passed]
+    if not costs:
+        return f"{count} at {sizes} bits per weight; {smaller}"
+    best = min(costs, key=lambda point: point.cost)
+    said = f"perplexity {times(best.quality)}" if best in text else f"score {best.quality:+.1f} pt"
+    return f"{count} at {sizes} bits per weight; {smaller}; {best.cell.recipe} costs least, {said}"
 
 
 def _table(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequence[_Point]) -> pd.DataFrame:
@@ -181,7 +195,7 @@ def _table(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequen
             "bits, compressed weights": f"{cell.size.compressed_bits_per_weight:.2f}" if cell.size else "",
             "perplexity ÷ baseline's": times(ratios[cell.id]) if cell.id in ratios else "",
             "mean change of score": f"{changes[cell.id]:+.1f} pt" if cell.id in changes else "",
-            "none smaller and better": "yes" if cell.id in front else "",
+            "passes, and none smaller and better": "yes" if cell.id in front else "",
             "verdict": f"{SYMBOLS[cell.verdict]} {cell.verdict}",
         }
         for cell in cells

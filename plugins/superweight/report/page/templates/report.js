@@ -10,10 +10,10 @@
   const cells = all("[data-cell][data-words]");
   const gateVerdict = (cell, gate) =>
     cell.dataset.gates.split(" ").filter((pair) => pair.startsWith(`${gate}=`)).map((pair) => pair.slice(gate.length + 1))[0];
-  const matches = (cell, { q, model, recipe, gate, verdict }) => {
+  const matches = (cell, { q, model, recipe, role, gate, verdict }) => {
     const words = `${cell.dataset.words} ${cell.dataset.gates.toLowerCase()}`;
     const found = gate ? gateVerdict(cell, gate) : cell.dataset.verdict;
-    return (!model || cell.dataset.model === model) && (!recipe || cell.dataset.recipe === recipe)
+    return (!model || cell.dataset.model === model) && (!recipe || cell.dataset.recipe === recipe) && (!role || cell.dataset.role === role)
       && (!gate || found !== undefined) && (!verdict || found === verdict)
       && q.toLowerCase().split(/\s+/).every((word) => words.includes(word));
   };
@@ -87,12 +87,13 @@
   });
   one("#close").addEventListener("click", () => { for (const cell of all("details.cell")) cell.open = false; });
   addEventListener("beforeprint", () => {
-    for (const cell of all("details.cell:not(.aside)")) cell.open ||= cell.dataset.verdict !== "PASS";
+    for (const cell of all("details.cell:not(.aside)")) cell.open = true;
   });
 
   // Changed answers, by words and by direction.
   for (const block of all("details.flips")) {
     const [find, direction] = [one(".find", block), one(".direction", block)];
+    if (!find) continue;  // of a cell whose answers are left to the tables
     const narrow = () => {
       for (const row of all("tbody tr", block)) {
         const words = row.textContent.toLowerCase();

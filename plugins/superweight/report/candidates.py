@@ -1,0 +1,80 @@
+"""What might ship, a row each: its size, what it costs at worst, and on how much that rests."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from superweight.report.document import CellDocument, RunDocument
+from superweight.report.format import SYMBOLS, count, difference, end_of_loss, margin, verdict_label
+from superweight.report.overview import in_order
+from superweight.verdict import GateResult
+
+_MEGABYTE = 8e6  # bits
+
+
+class CandidateRow(NamedTuple):
+    """One candidate."""
+
+    cell: CellDocument
+    verdict: str
+    size: str
+    perplexity: str
+    score: str
+    kept: str
+    measured_on: str
+    remark: str
+
+
+def candidate_rows(document: RunDocument) -> list[CandidateRow]:
+    """Every candidate, by model, the gravest verdict first."""
+    whole = {cell.model: cell for cell in document.cells if cell.role == "baseline"}
+    return [_row(cell, whole.get(cell.model)) for cell in in_order(document.cells) if cell.role == "candidate"]
+
+
+def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
+    perplexity, score = closest(cell, "perplexity"), closest(cell, "zero-shot")
+    kept = sum(weight.survived for weight in cell.super_weights)
+    on = ((perplexity, "windows"), (score, "items"))
+    simulated = cell.recipe_parameters.get("execution") == "simulated"
+    return CandidateRow(
+        cell=cell,
+        verdict=f"{SYMBOLS[cell.verdict]} {verdict_label(cell)}",
+        size=_size(cell, whole),
+        perplexity=_at_worst(perplexity),
+        score=_at_worst(score),
+        kept=f"{kept} of {len(cell.super_weights)}" if cell.super_weights else "",
+        measured_on=", ".join(f"{count(gate)} {unit}" for gate, unit in on if gate),
+        remark="simulated arithmetic, not an engine's" if simulated else "",
+    )
+
+
+def closest(cell: CellDocument, kind: str) -> GateResult | None:
+    """The gate of a kind whose interval uses up most of its margin."""
+    found = [gate for gate in cell.gates if gate.kind == kind and gate.difference is not None]
+    return max(found, key=used, default=None)
+
+
+def used(gate: GateResult) -> float:
+    """The share of its margin that a change may use up at most, by its interval."""
+    low, high = gate.interval or (gate.difference or 0.0, gate.difference or 0.0)
+    loss = -low if gate.higher_is_better else high
+    return loss / gate.margin if gate.margin else loss
+
+
+def _at_worst(gate: GateResult | None) -> str:
+    if gate is None:
+        return ""
+    of = gate.gate.partition(":")[2]
+    change = difference(gate).partition(" [")[0]
+    worst = f", at worst {end_of_loss(gate)}" if gate.interval is not None else ""
+    return f"{change} on {of}{worst} ({margin(gate)} accepted)" if gate.margin is not None else f"{change} on {of}"
+
+
+def _size(cell: CellDocument, whole: CellDocument | None) -> str:
+    if cell.size is None:
+        return ""
+    bits = cell.size.model_bits_per_weight
+    total = (whole.size.model_dump() if whole and whole.size else {}).get("parameters")
+    megabytes = f"{bits * float(total) / _MEGABYTE:,.0f} MB, " if total else ""
+    ratio = whole.size.model_bits_per_weight / bits if whole and whole.size and bits else 0.0
+    return f"{megabytes}{bits:.2f} bits per weight" + (f", {ratio:.1f} times smaller" if ratio > 1 else "")
