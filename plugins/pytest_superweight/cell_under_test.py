@@ -76,5 +76,5 @@ class CellUnderTest:
                 "Mark the test with the roles it is for, as in superweight_roles('candidate').",
                 reason="unsupported",
             )
-        self.answers[name] = found[0].verdict
+        self.answers[name] = "PASS" if found[0].waiver else found[0].verdict
         return found[0]

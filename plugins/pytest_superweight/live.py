@@ -36,12 +36,13 @@ _WORDS = {
 def wanted(config: pytest.Config) -> bool:
     """Whether this process should draw: on a terminal that nobody else writes to, and not in CI."""
     asked = config.getoption("superweight_progress")
-    if asked == "off" or hasattr(config, "workerinput") or config.option.collectonly:
+    if asked == "off" or hasattr(config, "workerinput") or config.getoption("collectonly", False):
         return False
     if asked == "live":
         return True
-    plain = config.option.verbose == 0 and config.getoption("capture") != "no" and not config.getoption("usepdb")
-    return plain and sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    busy = config.getoption("verbose", 0) or config.getoption("usepdb", False) or config.getini("log_cli")
+    plain = not busy and config.getoption("capture", "no") != "no" and config.pluginmanager.hasplugin("terminal")
+    return bool(plain) and sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 class LiveProgress:
@@ -52,7 +53,7 @@ class LiveProgress:
         self._directory = Path(tempfile.mkdtemp(prefix="superweight-progress-"))
         os.environ[VARIABLE] = str(self._directory)
         # while a test runs, descriptor 1 is pytest's: this is the terminal all the same
-        self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace")
+        self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")
         self._tally: Tally | None = None
         self._live: Live | None = None
         self._since: dict[str, tuple[str, float]] = {}
@@ -67,6 +68,19 @@ class LiveProgress:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """To know what will run."""
         self._expect([item.nodeid for item in session.items])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Draw while tests of cells run, and leave the terminal to pytest for others."""
+        if self.tally.knows(nodeid):
+            self._start()
+        else:
+            self.stop()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker that is gone measures nothing."""
+        (self._directory / f"{node.gateway.id}.json").unlink(missing_ok=True)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -83,14 +97,14 @@ class LiveProgress:
         return ("error" if report.failed and report.when != "call" else report.outcome), "", ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count, and say when a cell is done."""
+        """Count, and say when a cell is done; a worker that dies over a test reports it without our answers."""
         gates: dict[str, str] | None = getattr(report, "superweight_gates", None)
-        if self._live is None or gates is None:
+        if gates is None and not (report.failed and self.tally.knows(report.nodeid)):
             return
         self.tally.spent(report.nodeid, report.duration)
-        if report.when == "call" or report.outcome != "passed":
-            cell = self.tally.end(report.nodeid, gates, failed=report.failed)
-            if cell is not None:
+        if report.when != "setup" or report.outcome != "passed":
+            cell = self.tally.end(report.nodeid, gates or {}, failed=report.failed)
+            if cell is not None and self._live is not None:
                 name = next(name for name, one in self.tally.cells.items() if one is cell)
                 self._live.console.print(_line(name, cell), highlight=False)
 
@@ -111,24 +125,31 @@ class LiveProgress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._pytest_writes(True)
 
     def _expect(self, nodeids: Sequence[str]) -> None:
         try:
             self.tally.expect(nodeids)
         except SuperweightError:  # a bad card, which is told elsewhere
             return
-        if self.tally.tests and self._live is None:
+
+    def _start(self) -> None:
+        if self._live is None:
             from rich.console import Console
             from rich.live import Live
 
-            reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
-            if reporter is not None:
-                reporter.showfspath = False
-                reporter._show_progress_info = False
-                reporter.ensure_newline()
+            self._pytest_writes(False)
             console = Console(file=self._terminal, force_terminal=True)
             self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
             self._live.start()
+
+    def _pytest_writes(self, whether: bool) -> None:
+        """Let pytest write the names of files and a letter a test, or not."""
+        reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.showfspath = whether
+            reporter._show_progress_info = False
+            reporter.ensure_newline()
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group

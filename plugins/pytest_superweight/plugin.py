@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("superweight_progress") == "live" or sys.stdout.isatty():
         from pytest_superweight.live import LiveProgress, wanted
 
-        if wanted(config):
-            config.pluginmanager.register(LiveProgress(config), "superweight-live")
+        with suppress(Exception):  # whatever is odd about this terminal, tests can run without it
+            if wanted(config):
+                config.pluginmanager.register(LiveProgress(config), "superweight-live")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -196,7 +198,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     from superweight.report.overview import headline, spent
 
     terminalreporter.section("compression gates")
-    terminalreporter.write_line(terminal_table(document))
+    for line in terminal_table(document).splitlines():  # one by one: a line that cannot be encoded is escaped whole
+        terminalreporter.write_line(line)
     terminalreporter.write_line("")
     colour = {"PASS": {"green": True}, "INCONCLUSIVE": {"yellow": True}}.get(document.verdict, {"red": True})
     terminalreporter.write_line(headline(document), bold=True, **colour)

@@ -19,7 +19,6 @@ import pytest
 
 from pytest_superweight.options import TIERS, Settings
 from pytest_superweight.signals import teller
-from superweight.errors import InfraError
 from superweight.garbage import no_collection
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
@@ -283,13 +282,15 @@ class GateSession:
             baselines=self.settings.baselines,
             store=self.settings.store,
         )
-        write_run(self.settings.out, self.document, evidence, self.settings.store)
-        if self.settings.store is not None and self.document.look_back.run:
-            try:
+        try:
+            write_run(self.settings.out, self.document, evidence, self.settings.store)
+            if self.settings.store is not None and self.document.look_back.run:
                 keep_report(self.settings.store, self.document.look_back.run, self.settings.out)
                 write_index(self.settings.store)
-            except InfraError as error:  # the run's own directory is whole
-                self.notes.append(str(error))
+        except Exception as error:  # evidence.json is written first, and a report can be made of it at any time
+            if not (self.settings.out / "evidence.json").is_file():
+                raise
+            self.notes.append(f"not everything was written: {error}. `superweight report` tries again")
         return self.document.verdict
 
     def _judged_or_infra(self, cell_id: str) -> JudgedCell:

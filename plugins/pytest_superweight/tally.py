@@ -54,6 +54,7 @@ class Tally:
 
     def __init__(self, roles: dict[str, str]) -> None:
         self._roles = roles
+        self._known: set[str] = set()
         self._left: dict[str, Test] = {}
         self._took: dict[str, list[float]] = {}
         self._running: dict[str, float] = {}
@@ -64,10 +65,15 @@ class Tally:
         """These tests will run; those that are known already count once."""
         for nodeid in nodeids:
             test = Test.of(nodeid, self._roles)
-            if test is not None and nodeid not in self._left:
+            if test is not None and nodeid not in self._known:
+                self._known.add(nodeid)
                 self._left[nodeid] = test
                 self.cells.setdefault(test.cell, CellTally(self._roles[test.cell])).left += 1
                 self.tests += 1
+
+    def knows(self, nodeid: str) -> bool:
+        """Whether this is a test of a cell of the run."""
+        return nodeid in self._known
 
     def spent(self, nodeid: str, seconds: float) -> None:
         """A phase of a test took so long."""

@@ -28,6 +28,8 @@ def test_time_left_is_that_of_tests_of_the_same_kind():
     assert tally.end(IDS[1], {}, failed=False) is None
     assert tally.end(IDS[1], {}, failed=False) is None  # told twice
     assert tally.cells["m/rtn"].left == 1
+    tally.expect(IDS)  # as a worker says that takes the place of one that died
+    assert (tally.tests, tally.done) == (4, 2)
     assert tally.done == 2
 
 
@@ -92,3 +94,14 @@ def test_a_log_stays_as_pytest_writes_it(project):
     assert code in (0, 1)
     assert "looking for super weights" not in text
     assert "test_1_detection.py ." in text
+
+
+@pytest.mark.parametrize(
+    "options", [("-p", "no:terminal"), ("-p", "no:debugging"), ("-p", "no:capture"), ("--superweight-progress=live",)]
+)
+def test_other_suites_run_whatever_the_terminal_lacks(pytester, options):
+    pytester.makepyfile("def test_one(): pass")
+    (pytester.path / "suites").mkdir()
+    (pytester.path / "suites" / "test_own.py").write_text("def test_two(): pass")
+    _, code = on_terminal(pytester.path, *options)
+    assert code == 0

@@ -8,12 +8,20 @@ import re
 import time
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 import by_hand
+from superweight.errors import InfraError
 from superweight.evidence import Failure, write_items
 from superweight.report import RunInfo, build_document, read_document, render, salvage, to_json
+from superweight.report.badge import badge
+from superweight.report.candidates import candidate_rows
+from superweight.report.export import write_export
+from superweight.report.format import difference as told_difference
+from superweight.report.overview import fixes
 from superweight.report.page import render_html
+from superweight.report.page.flipped import flipped
 from superweight.report.page.interval import interval_svg
 from superweight.report.page.matrix import matrix
 from superweight.verdict import GateResult, judge_cell
@@ -211,10 +219,146 @@ def test_flipped_items_are_shown_with_their_text_from_memory_and_from_disk(tmp_p
         assert "right → wrong" in words
     assert live == again
     (tmp_path / "items" / "m" / "rtn" / "piqa.csv").unlink()
-    assert (
-        "tables of 1 figures are not beside the evidence"
-        in Page(render_html(read_document(tmp_path), directory=tmp_path)).words
+    assert "ables of 1 figures are not beside" in Page(render_html(read_document(tmp_path), directory=tmp_path)).words
+
+
+def answered(scores):
+    """A run whose candidate answers as these scores say, 0 being another answer than the baseline's."""
+    items = [
+        {"doc_id": i, "doc_hash": f"h{i}", "acc": 1.0, "text": f"Question {i}?", "target": 0, "choices": ["yes", "no"],
+         "loglikelihoods": [-1.0, -2.0]}
+        for i in range(len(scores))
+    ]  # fmt: skip
+    after = [
+        item | {"acc": score, "loglikelihoods": [-2.0 + score, -1.5]} for item, score in zip(items, scores, strict=True)
+    ]
+    base, other = by_hand.baseline(scores=[1.0] * len(scores)), by_hand.cell("rtn", scores=scores)
+    base.zero_shot["piqa"].items, other.zero_shot["piqa"].items = items, after
+    return run_of((base, []), (other, [gate("zero-shot:piqa", details={"flips": scores.count(0.0)})]))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "of another run", "not a table", "a number that is none"])
+def test_damaged_tables_cost_the_changed_answers_and_no_more(tmp_path, damage):
+    document = answered([1.0, 0.0, 0.0, 1.0])
+    write_items(tmp_path / "items", document.cells)
+    (tmp_path / "evidence.json").write_text(to_json(document))
+    table = tmp_path / "items" / "m" / "rtn" / "piqa.csv"
+    if damage == "of another run":
+        write_items(tmp_path / "other", answered([0.0, 0.0, 1.0, 0.0]).cells)
+        table.write_text((tmp_path / "other" / "m" / "rtn" / "piqa.csv").read_text())
+    else:
+        text = table.read_text()
+        table.write_text(
+            {"cut short": text[:-40], "not a table": "\0\0", "a number that is none": text.replace("\n1,", "\nx,")}[
+                damage
+            ]
+        )
+    words = Page(render_html(read_document(tmp_path), directory=tmp_path)).words
+    assert "Question" not in words
+    assert "ables of 1 figures are not beside" in words
+
+
+def test_changed_answers_of_candidates_come_before_those_of_others(tmp_path, monkeypatch):
+    document = answered([0.0] * 6)
+    reference = document.cells[1].model_copy(update={"recipe": "worse", "role": "reference", "verdict": "REGRESSION"})
+    document.cells = [document.cells[0], reference, document.cells[1]]
+    monkeypatch.setattr("superweight.report.page.flipped.IN_ALL", 6)
+    found = flipped(document, tmp_path)
+    assert {cell: len(tasks[0].shown) for cell, tasks in found.cells.items()} == {"m/rtn": 6, "m/worse": 0}
+    assert "those of 1 more figures" in found.notes[0]
+    assert "6 answers changed on piqa" in Page(render_html(document, directory=tmp_path)).words
+
+
+def test_what_could_not_be_judged_is_not_called_measured():
+    stale = gate(verdict="INFRA", reason="stale-card", message="the card is past its date")
+    words = Page(render_html(run_of((by_hand.cell("clip"), [stale])))).words
+    assert "m/clip perplexity:wiki: stale-card: the card is past its date" in words
+    assert "everything that this run was asked for was measured" not in words
+
+
+def test_a_part_of_a_tier_is_not_green():
+    document = run_of(
+        (by_hand.cell("clip"), [gate()]), left_out=["m/clip zero-shot:piqa", "*/rtn", "no control in this run"]
     )
+    html = render_html(document)
+    assert '<header class="top INCONCLUSIVE">' in html
+    words = Page(html).words
+    assert "✓ PASS in part: not the whole tier, so no release decision" in words
+    for said in ("Not asked for: m/clip zero-shot:piqa", "Not asked for: rtn", "No control was run"):
+        assert said in words
+
+
+def test_each_model_has_its_line():
+    bad = gate(verdict="REGRESSION", difference=0.08, interval=(0.07, 0.09))
+    document = run_of((by_hand.cell("clip", model="good"), [gate()]), (by_hand.cell("clip", model="bad"), [bad]))
+    words = Page(render_html(document)).words
+    assert "✗ REGRESSION: 1 of 2 models must not ship" in words
+    assert "✗ bad : must not ship: clip: perplexity on wiki +8.0 % [+7.0, +9.0], +5 % is accepted" in words
+    assert "✓ good : may ship" in words
+
+
+def test_what_passes_is_what_to_ship_instead():
+    bad = gate(verdict="REGRESSION", message="m\ntry: smaller groups\ntry: in this run rtn has perplexity 9")
+    document = run_of(
+        (by_hand.cell("a"), [bad]), (by_hand.cell("b"), [gate()]), (by_hand.cell("c", size=None), [gate()])
+    )
+    assert [fix.sentence for fix in fixes(document)] == [
+        "Ship b (8.00 bits per weight) instead: it passes in this run",
+        "Smaller groups",
+    ]
+
+
+def test_the_nearest_to_its_margin_is_by_its_interval():
+    near = gate("zero-shot:near", difference=-0.016, interval=(-0.048, 0.013))
+    far = gate("zero-shot:far", difference=-0.016, interval=(-0.042, 0.001))
+    (row,) = candidate_rows(run_of((by_hand.cell("clip"), [far, near])))
+    assert row.score == "-1.6 pt on near, at worst -4.8 pt (-5 pt accepted)"
+    assert row.size == "8.00 bits per weight"
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (0.02, "+2.0 % [+1.0, +3.0]"),
+        (math.nan, "not a number"),
+        (math.inf, "×∞ [+1.0, +3.0]"),
+        (8e4, "×80,000 [+1.0, +3.0]"),
+    ],
+)
+def test_changes_are_told_in_per_cent_and_beyond_tenfold_as_multiples(difference, said):
+    assert told_difference(gate(difference=difference)) == said
+
+
+def test_bytes_that_are_no_text_are_no_evidence(tmp_path):
+    (tmp_path / "evidence.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(InfraError, match="not UTF-8"):
+        read_document(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "colour"),
+    [
+        ({}, "may ship", "brightgreen"),
+        ({"left_out": ["*/rtn"]}, "passed in part", "yellow"),
+    ],
+)
+def test_the_badge_says_what_the_headline_says(given, message, colour):
+    found = json.loads(badge(run_of((by_hand.cell("clip"), [gate()]), **given)))
+    assert (found["message"], found["color"]) == (message, colour)
+    broken = run_of((by_hand.cell("prune", role="control", expects="REGRESSION"), [gate()]))
+    assert json.loads(badge(broken))["message"] == "gate failed its check"
+
+
+def test_export_has_a_row_a_gate_and_reads_back_the_same(tmp_path):
+    document = small()
+    for name in ("figures.csv", "figures.parquet"):
+        write_export(tmp_path / name, [document, document])
+    csv, parquet = pd.read_csv(tmp_path / "figures.csv"), pd.read_parquet(tmp_path / "figures.parquet")
+    assert len(csv) == len(parquet) == 2 * sum(len(cell.gates) for cell in document.cells)
+    row = csv[csv["recipe"] == "clip-restore"].iloc[0]
+    assert (row["value"], row["low"], row["high"], row["n"], row["super_weights_kept"]) == (20.4, 0.01, 0.03, 4, 2)
+    with pytest.raises(InfraError, match=r"ends in \.csv or \.parquet"):
+        write_export(tmp_path / "figures.xlsx", [document])
 
 
 @pytest.mark.parametrize(

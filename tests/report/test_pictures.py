@@ -8,6 +8,7 @@ import pytest
 from test_page import gate, run_of
 
 import by_hand
+from superweight.errors import InfraError
 from superweight.evidence import LayerPeaks, Peak, Size
 from superweight.report.history import append_run, read_history
 from superweight.report.pictures import drawing, gallery
@@ -63,6 +64,17 @@ def tips(picture):
 def test_the_finding_of_changes(given, title):
     found = change_picture(cells(*[changed(name, by, verdict=verdict) for name, by, verdict in given]), "perplexity")
     assert title in found.title
+
+
+def test_a_finding_never_passes_what_was_not_judged():
+    stale, undecided = changed("stale", 0.3, verdict="INFRA"), changed("open", 0.01, verdict="INCONCLUSIVE")
+    nothing = by_hand.cell("none"), []
+    said = change_picture(cells(stale, undecided, nothing, changed("good", 0.01)), "perplexity").title
+    assert said == (
+        "Perplexity: 1 of 4 candidates passes; good has least room, at worst +2.0 % on wiki where +5 % is accepted; "
+        "too few windows to tell for open; stale, none not judged"
+    )
+    assert "no candidate is shown to pass; stale not judged" in change_picture(cells(stale), "perplexity").title
 
 
 def test_scores_lose_downwards_and_perplexity_upwards():
@@ -179,6 +191,22 @@ def test_the_finding_of_layers():
     assert len(tips(found)) == 16  # nine entries a side, less the zero, which has no place on a logarithmic axis
 
 
+@pytest.mark.parametrize(
+    ("now", "channel", "said"),
+    [
+        (-2700.0, 5, "changes under x"),
+        (math.inf, 5, "changes under x"),
+        (-900.0, 9, "is gone under x"),
+        (-100.0, 5, "loses more than half under x"),
+    ],
+)
+def test_what_became_of_an_activation(now, channel, said):
+    activation = {"layer": 1, "channel": 5, "value": -900.0}
+    base = by_hand.baseline(peaks=peaks([1.0, -900.0]), detection={"super_activations": [activation]})
+    other = by_hand.cell("x", peaks=peaks([1.0, now], channel))
+    assert layer_picture(cells((base, []), (other, []))).title.endswith(said)
+
+
 def test_a_model_without_super_activation():
     base, other = by_hand.baseline(peaks=peaks([1.0, 2.0]), detection={}), by_hand.cell("clip", peaks=peaks([1.0, 2.0]))
     assert "has no super activation" in layer_picture(cells((base, []), (other, []))).title
@@ -262,6 +290,21 @@ def test_a_renderer_that_dies_costs_one_picture(monkeypatch, tmp_path):
     assert "died" in str(second)
     assert str(first).startswith("<svg")
     assert first == third
+
+
+def test_whatever_goes_wrong_in_drawing_costs_pictures_only(monkeypatch):
+    def fails(*args, **kwargs):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(drawing.subprocess, "run", fails)
+    models, notes = gallery(run_of(changed("a", 0.01)))
+    assert models == {}
+    assert "Cannot allocate memory" in notes[0]
+
+
+def test_pictures_of_a_model_that_is_not_there_are_refused():
+    with pytest.raises(InfraError, match="no model 'n' in this run, whose models are: m"):
+        gallery(run_of(changed("a", 0.01)), models=["n"])
 
 
 def test_without_the_packages_there_is_a_report_without_pictures(monkeypatch):

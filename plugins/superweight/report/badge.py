@@ -6,6 +6,7 @@ import json
 
 from superweight.evidence.measured import Verdict
 from superweight.report.document import RunDocument
+from superweight.report.overview import broken
 
 _SAID: dict[Verdict, tuple[str, str]] = {
     "PASS": ("may ship", "brightgreen"),
@@ -20,6 +21,8 @@ def badge(document: RunDocument) -> str:
     message, colour = _SAID[document.verdict]
     if document.verdict == "PASS" and document.run.left_out:
         message, colour = "passed in part", "yellow"
+    if broken(document):
+        message = "gate failed its check"
     label = f"compression gate ({document.run.tier})"
     said = {"schemaVersion": 1, "label": label, "message": message, "color": colour}
     return json.dumps(said | ({"isError": True} if document.verdict == "INFRA" else {})) + "\n"

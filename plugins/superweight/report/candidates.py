@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS, count, difference, end_of_loss, margin, verdict_label
-from superweight.report.overview import in_order
+from superweight.report.overview import in_order, models
 from superweight.verdict import GateResult
 
 _MEGABYTE = 8e6  # bits
@@ -26,9 +26,11 @@ class CandidateRow(NamedTuple):
 
 
 def candidate_rows(document: RunDocument) -> list[CandidateRow]:
-    """Every candidate, by model, the gravest verdict first."""
+    """Every candidate, the gravest model and verdict first."""
     whole = {cell.model: cell for cell in document.cells if cell.role == "baseline"}
-    return [_row(cell, whole.get(cell.model)) for cell in in_order(document.cells) if cell.role == "candidate"]
+    ranks = [line.model for line in models(document)]
+    found = [cell for cell in in_order(document.cells) if cell.role == "candidate"]
+    return [_row(cell, whole.get(cell.model)) for cell in sorted(found, key=lambda cell: ranks.index(cell.model))]
 
 
 def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
@@ -49,8 +51,12 @@ def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
 
 
 def closest(cell: CellDocument, kind: str) -> GateResult | None:
-    """The gate of a kind whose interval uses up most of its margin."""
+    """The gate of a kind whose interval uses up most of its margin; one that failed before one that was not pursued."""
     found = [gate for gate in cell.gates if gate.kind == kind and gate.difference is not None]
+    for verdict in ("REGRESSION", "PASS"):
+        decided = [gate for gate in found if gate.verdict == verdict]
+        if decided and (verdict == "REGRESSION" or cell.verdict == "REGRESSION" or len(decided) == len(found)):
+            return max(decided, key=used)
     return max(found, key=used, default=None)
 
 
@@ -75,6 +81,7 @@ def _size(cell: CellDocument, whole: CellDocument | None) -> str:
         return ""
     bits = cell.size.model_bits_per_weight
     total = (whole.size.model_dump() if whole and whole.size else {}).get("parameters")
-    megabytes = f"{bits * float(total) / _MEGABYTE:,.0f} MB, " if total else ""
+    megabytes = f"{bits * float(total) / _MEGABYTE:,.0f} MB" if total else ""
     ratio = whole.size.model_bits_per_weight / bits if whole and whole.size and bits else 0.0
-    return f"{megabytes}{bits:.2f} bits per weight" + (f", {ratio:.1f} times smaller" if ratio > 1 else "")
+    smaller = f"{ratio:.1f} times smaller" if ratio > 1 else ""
+    return ", ".join(part for part in (megabytes, smaller, f"{bits:.2f} bits per weight") if part)

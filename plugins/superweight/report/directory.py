@@ -13,7 +13,7 @@ from superweight.evidence.write import write_items, write_text
 from superweight.report.badge import badge
 from superweight.report.document import RunDocument, json_schema, to_json
 from superweight.report.export import write_export
-from superweight.report.history import RunEntry, read_history
+from superweight.report.history import RunEntry, moment, read_history
 from superweight.report.markdown import render_markdown
 from superweight.report.page import render_html
 
@@ -63,9 +63,10 @@ def render(
     runs: list[RunEntry] = []
     with suppress(InfraError):  # the run itself has told of it
         runs = read_history(store).runs if store is not None else []
+    runs = [run for run in runs if run.when <= moment(document.run.started)]
     write_text(directory / "summary.md", render_markdown(document))
+    write_text(directory / "badge.json", badge(document))
+    write_export(directory / "figures.csv", [document])
     write_text(
         directory / "report.html", render_html(document, directory=directory, runs=runs, models=models, lost=lost)
     )
-    write_text(directory / "badge.json", badge(document))
-    write_export(directory / "figures.csv", [document])

@@ -105,6 +105,8 @@ def read_document(path: Path) -> RunDocument:
             f"{path}: cannot be read ({error.strerror}); expected a run directory or its evidence.json.",
             reason="not-found",
         ) from error
+    except UnicodeDecodeError as error:
+        raise InfraError(f"{path}: not evidence of a run: not UTF-8 text ({error}).", reason="corrupt") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"

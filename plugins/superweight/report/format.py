@@ -40,6 +40,8 @@ def difference(gate: GateResult) -> str:
     """The difference with its interval, in per cent of perplexity or in points of a score."""
     if gate.difference is None:
         return ""
+    if math.isnan(gate.difference):
+        return "not a number"
     if gate.kind == "perplexity":
         interval = "" if gate.interval is None else f" [{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
         unit = "" if gate.difference >= _MANIFOLD else " %"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
 from markupsafe import Markup
 
 from superweight.evidence.write import write_text
@@ -17,6 +18,7 @@ from superweight.report.pictures.gallery import MODELS, history_gallery
 
 _REPORT = "report.html"
 _BADGE = "badge.json"
+_PATIENCE = 60  # seconds
 
 
 class _Row(NamedTuple):
@@ -54,8 +56,9 @@ def write_index(store: Path) -> Path:
 
     """
     path = store / "index.html"
-    history = read_history(store)
-    write_text(path, render_index(store, history.runs, history.notes))
+    with FileLock(store / "index.lock", timeout=_PATIENCE):  # else a run that ends meanwhile may be left out
+        history = read_history(store)
+        write_text(path, render_index(store, history.runs, history.notes))
     return path
 
 

@@ -42,7 +42,7 @@ class ModelLine(NamedTuple):
 
 def headline(document: RunDocument) -> str:
     """The verdict in words; a run that was asked for a part of its tier never says that a model may ship."""
-    waived = sum(gate.waiver is not None for cell in document.cells for gate in cell.gates)
+    waived = sum(gate.waiver is not None for cell in document.cells if decides(cell) for gate in cell.gates)
     told = f", with {waived} waived failure{'' if waived == 1 else 's'}" if waived else ""
     return f"{SYMBOLS[document.verdict]} {document.verdict}{_headline(document)}{told}"
 
@@ -130,7 +130,7 @@ def _waived(cell: CellDocument) -> bool:
 def tally(document: RunDocument) -> list[tuple[Role, Verdict, int]]:
     """Role, verdict, and how many cells: what decides comes first."""
     found = Counter((cell.role, cell.verdict) for cell in document.cells)
-    ordered = sorted(found.items(), key=lambda one: (_ROLES.index(one[0][0]), one[0]))
+    ordered = sorted(found.items(), key=lambda one: (_ROLES.index(one[0][0]), _SEVERITY.index(one[0][1])))
     return [(role, verdict, n) for (role, verdict), n in ordered]
 
 
@@ -212,11 +212,22 @@ def not_measured(document: RunDocument) -> list[str]:
         for cell in document.cells
         for failure in cell.failures
     }
+    unjudged = [
+        f"{cell.id} {gate.gate}: {gate.reason or 'not judged'}: {_line(gate.message.partition(chr(10))[0])}"
+        for cell in document.cells
+        for gate in cell.gates
+        if gate.verdict == "INFRA" and not _told(cell, gate)
+    ]
     asked = [
         f"No {line.split()[1]} was run" if line.startswith("no ") else f"Not asked for: {line.removeprefix('*/')}"
         for line in document.run.left_out
     ]
-    return [*failed, *asked]
+    return [*failed, *unjudged, *asked]
+
+
+def _told(cell: CellDocument, gate: GateResult) -> bool:
+    """Whether a failure of the cell tells why a gate was not judged."""
+    return any(failure.stage in (gate.gate, gate.details.get("stage")) for failure in cell.failures)
 
 
 def decides(cell: CellDocument) -> bool:

@@ -50,7 +50,7 @@ def cell_rows(document: RunDocument) -> pd.DataFrame:
             "model": cell.model,
             "recipe": cell.recipe,
             "role": cell.role,
-            "bits": "" if cell.size is None else f"{cell.size.compressed_bits_per_weight:.2f}",
+            "bits, compressed": "" if cell.size is None else f"{cell.size.compressed_bits_per_weight:.2f}",
             "super weights": _survival(cell),
         }
         for gate in cell.gates:

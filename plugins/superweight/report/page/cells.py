@@ -77,7 +77,7 @@ def column(cell: CellDocument, gate: str) -> tuple[str, float | None, str]:
         return "", None, ""
     if found.difference is None:
         text = "not measured" if found.verdict == "INFRA" else number(found.value, found.metric)
-        return text, found.value, found.verdict
+        return text, None, found.verdict  # no change, so it has no place among changes
     return difference(found).partition(" [")[0], found.difference, found.verdict
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,26 +55,46 @@ def flipped(document: RunDocument, directory: Path | None) -> Flipped:
     """
     if directory is None:
         return Flipped({}, [])
-    left, missing = IN_ALL, 0
+    left, missing, cut = IN_ALL, 0, 0
     baselines: dict[tuple[str, str], ZeroShot | None] = {}
     found: dict[str, list[TaskFlips]] = {}
     for cell in sorted(document.cells, key=lambda one: (_RANK[one.role], one.verdict == "PASS")):
         for task, count in _counted(cell):
-            path = _path(cell.model, cell.recipe, task)
+            path = str(_path(cell.model, cell.recipe, task))
+            if left <= 0:
+                cut += 1
+                found.setdefault(cell.id, []).append(TaskFlips(task, [], count, path))
+                continue
             key = (cell.model, task)
             if key not in baselines:
                 base = next((c for c in document.cells if c.model == cell.model and c.role == "baseline"), None)
                 baselines[key] = None if base is None else _read(base, task, directory)
-            ours, theirs = _read(cell, task, directory), baselines[key]
-            if ours is None or theirs is None:
+            changed = _changed(baselines[key], _read(cell, task, directory), count)
+            if changed is None:
                 missing += 1
                 continue
-            most = min(PER_TASK, left)
-            shown = [_cut(flip) for flip in flips(theirs, ours, short=False)[:most]]
+            shown = [_cut(flip) for flip in changed[: min(PER_TASK, left)]]
             left -= len(shown)
-            found.setdefault(cell.id, []).append(TaskFlips(task, shown, count, str(path)))
-    notes = [f"The tables of {missing} figures are not beside the evidence: their flipped items cannot be shown."]
-    return Flipped(found, notes if missing else [])
+            found.setdefault(cell.id, []).append(TaskFlips(task, shown, count, path))
+    notes = []
+    if missing:
+        notes.append(
+            f"The tables of {missing} figures are not beside the evidence: their changed answers are not shown."
+        )
+    if cut:
+        notes.append(f"Changed answers are shown up to {IN_ALL:,}; those of {cut} more figures are in items/.")
+    return Flipped(found, notes)
+
+
+def _changed(theirs: ZeroShot | None, ours: ZeroShot | None, count: int) -> list[Flip] | None:
+    """The flips, if they are as many as the run itself found; None if the tables are not the run's."""
+    if theirs is None or ours is None:
+        return None
+    try:
+        found = flips(theirs, ours, short=False)
+    except Exception:  # whatever a damaged table may hold
+        return None
+    return found if len(found) == count else None
 
 
 def _counted(cell: CellDocument) -> Iterator[tuple[str, int]]:
@@ -99,9 +120,17 @@ def _read(cell: CellDocument, task: str, directory: Path) -> ZeroShot | None:
     try:
         with (directory / _path(cell.model, cell.recipe, task)).open(encoding="utf-8", newline="") as stream:
             items = [_item(row) for row in csv.DictReader(stream)]
-    except (OSError, ValueError, SyntaxError, RecursionError):
+    except Exception:  # whatever a damaged table may hold
         return None
-    return figure.model_copy(update={"items": items}) if len(items) == figure.n else None
+    if len(items) != figure.n or not _same_score(items, figure):
+        return None
+    return figure.model_copy(update={"items": items})
+
+
+def _same_score(items: list[dict[str, Any]], figure: ZeroShot) -> bool:
+    """Whether items give the figure, where its metric is a mean of theirs; else they are of another run."""
+    scores = [float(item[figure.metric]) for item in items if isinstance(item.get(figure.metric), int | float)]
+    return len(scores) != len(items) or math.isclose(math.fsum(scores) / len(scores), figure.value, abs_tol=1e-9)
 
 
 def _item(row: dict[str, str]) -> dict[str, Any]:

@@ -183,31 +183,42 @@ def _labels(base: alt.Chart, x: alt.X) -> list[alt.Chart]:
 
 
 def _finding(found: Sequence[Figure], about: _Kind, cells: Sequence[CellDocument]) -> str:
-    recipes = list(dict.fromkeys(figure.cell.recipe for figure in found))
+    candidates = [cell for cell in cells if cell.role == "candidate"]
+    passed = [cell.recipe for cell in candidates if _passes(cell, found[0].gate.kind)]
     lost = [figure for figure in found if figure.gate.verdict == "REGRESSION"]
-    undecided = list(dict.fromkeys(figure.cell.recipe for figure in found if figure.gate.verdict == "INCONCLUSIVE"))
-    missing = [cell.recipe for cell in cells if cell.role == "candidate" and cell.recipe not in recipes]
-    also = f"; {some(missing)} not measured" if missing else ""
+    recipes = {figure.cell.recipe for figure in lost}
+    undecided = [c.recipe for c in candidates if c.recipe not in {*recipes, *passed} and _open(c, found[0].gate.kind)]
+    missing = [cell.recipe for cell in candidates if cell.recipe not in {*recipes, *passed, *undecided}]
+    also = f"; too few {about.items} to tell for {some(undecided)}" if undecided else ""
+    also += f"; {some(missing)} not judged" if missing else ""
     if lost:
         most = max(lost, key=lambda figure: _share(figure.gate))
-        others = [
-            recipe for recipe in dict.fromkeys(figure.cell.recipe for figure in lost) if recipe != most.cell.recipe
-        ]
-        too = f", and {some(others)} more than is accepted too" if others else ""
+        others = [one for one in dict.fromkeys(figure.cell.recipe for figure in lost) if one != most.cell.recipe]
+        also = (f", and {some(others)} more than is accepted too" if others else "") + also
         change = difference(most.gate).partition(" [")[0]
-        return (
-            f"{about.word}: {most.cell.recipe} lost {change} on {most.of}, {margin(most.gate)} is accepted{too}{also}"
-        )
-    if undecided:
-        return f"{about.word}: too few {about.items} to tell for {some(undecided)}{also}"
-    nearest = max(found, key=lambda figure: used(figure.gate))
-    every = {1: "the only candidate passes", 2: "both candidates pass"}.get(
-        len(recipes), f"all {len(recipes)} candidates pass"
-    )
+        return f"{about.word}: {most.cell.recipe} lost {change} on {most.of}, {margin(most.gate)} is accepted{also}"
+    if not passed:
+        return f"{about.word}: no candidate is shown to pass{also}"
+    nearest = max((figure for figure in found if figure.cell.recipe in passed), key=lambda figure: used(figure.gate))
+    if len(passed) < len(candidates):
+        every = f"{len(passed)} of {len(candidates)} candidates pass{'es' if len(passed) == 1 else ''}"
+    else:
+        few = {1: "the only candidate passes", 2: "both candidates pass"}
+        every = few.get(len(passed), f"all {len(passed)} candidates pass")
     return (
         f"{about.word}: {every}; {nearest.cell.recipe} has least room, at worst {end_of_loss(nearest.gate)} on "
         f"{nearest.of} where {margin(nearest.gate)} is accepted{also}"
     )
+
+
+def _passes(cell: CellDocument, kind: str) -> bool:
+    """Whether every gate of a kind passed or is waived, and there is one."""
+    gates = [gate for gate in cell.gates if gate.kind == kind]
+    return bool(gates) and all(gate.verdict == "PASS" or gate.waiver is not None for gate in gates)
+
+
+def _open(cell: CellDocument, kind: str) -> bool:
+    return any(gate.verdict == "INCONCLUSIVE" for gate in cell.gates if gate.kind == kind)
 
 
 def _of_references(found: Sequence[Figure], about: _Kind) -> str:

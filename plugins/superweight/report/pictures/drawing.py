@@ -36,13 +36,17 @@ def draw(pictures: Sequence[Picture]) -> list[str | DrawingError]:
     """
     from superweight.report.pictures.theme import specification
 
-    lines = [json.dumps(_clean(specification(picture.chart))) for picture in pictures]
+    try:
+        lines = [json.dumps(_clean(specification(picture.chart))) for picture in pictures]
+        answers = _answers(lines)
+    except Exception as error:  # no picture is worth a report
+        return [DrawingError(f"{type(error).__name__}: {error}") for _ in pictures]
     found: list[str | DrawingError] = []
-    for picture, answer in zip(pictures, _answers(lines), strict=True):
+    for picture, answer in zip(pictures, answers, strict=True):
         try:
             found.append(DrawingError(answer["error"]) if "error" in answer else _element(picture, answer["svg"]))
-        except ET.ParseError as error:
-            found.append(DrawingError(f"not XML: {error}"))
+        except Exception as error:
+            found.append(DrawingError(f"{type(error).__name__}: {error}"))
     return found
 
 
@@ -67,10 +71,19 @@ def _answers(lines: Sequence[str]) -> list[dict[str, str]]:
             said, trouble = done.stdout, done.stderr
         except subprocess.TimeoutExpired as error:
             said, trouble = _text(error.stdout), "it took too long"
-        answers += [json.loads(line) for line in said.splitlines() if line.endswith("}")]
+        answers += [answer for answer in map(_answer, said.splitlines()) if answer]
         if len(answers) < len(lines):
-            answers.append({"error": f"{died}: {trouble.strip().splitlines()[0] if trouble.strip() else 'no reason'}"})
-    return answers
+            answers.append({"error": f"{died}: {trouble.strip().splitlines()[-1] if trouble.strip() else 'no reason'}"})
+    return answers[: len(lines)]
+
+
+def _answer(line: str) -> dict[str, str]:
+    """One answer of the renderer; empty if the line is something else, or the end of it is missing."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and ("svg" in found or "error" in found) else {}
 
 
 def _text(output: bytes | str | None) -> str:
@@ -99,7 +112,8 @@ def _element(picture: Picture, text: str) -> str:
             attributes["data-tip"] = told.removeprefix(_OURS)
         if element.tag == f"{{{_SVG}}}a":
             element.tag = f"{{{_SVG}}}g"
-            attributes["data-cell"] = element.get(_LINK, "").partition("#")[2]
+            cell = element.get(_LINK, "").partition("#")[2]
+            attributes.update({"data-cell": cell} if cell else {})
         element.attrib.clear()
         element.attrib.update(attributes)
     _prune(root)

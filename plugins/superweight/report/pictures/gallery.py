@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from superweight.errors import InfraError
 from superweight.report.document import CellDocument, RunDocument
 from superweight.report.history import RunEntry
 from superweight.report.pictures.figures import cells_of
@@ -51,6 +52,9 @@ def gallery(document: RunDocument, runs: Sequence[RunEntry] = (), models: Sequen
     if missing := drawable():
         return Gallery({}, [f"No pictures: {missing}."])
     every = _by_need(document)
+    if unknown := [model for model in models if model not in every]:
+        known = ", ".join(sorted(every)) or "none"
+        raise InfraError(f"no model '{unknown[0]}' in this run, whose models are: {known}.", reason="not-found")
     shown = [model for model in every if model in models] if models else every[:MODELS]
     notes = []
     if left := [model for model in every if model not in shown]:

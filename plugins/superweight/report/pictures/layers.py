@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import altair as alt
@@ -99,20 +100,35 @@ def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Seq
         return "This model has no super activation: the largest entries by layer"
     first = max(activations, key=lambda one: abs(float(str(one["value"]))))
     layer, channel = int(str(first["layer"])), int(str(first["channel"]))
-    at = {cell.recipe: _at(cell, layer) for cell in (base, *cells)}
-    was = at.pop(base.recipe)
+    was = _at(base, layer, channel)
+    said = f"The super activation that layer {layer} writes ({_short(was)} in channel {channel})"
     if not was:
         return f"The super activation is written in layer {layer}, channel {channel}"
-    kept = [name for name, value in at.items() if value is not None and abs(value / was - 1) <= _CHANGED]
-    lost = [name for name, value in at.items() if value is not None and abs(value) < abs(was) / 2]
-    said = f"The super activation that layer {layer} writes ({was:,.0f} in channel {channel})"
-    parts = [f"stays within 5 % under {some(kept)}"] if kept else []
-    parts += [f"loses more than half under {some(lost)}"] if lost else []
-    return f"{said} {', and '.join(parts) or 'changes under every recipe, but by less than half'}"
+    outcome: dict[str, list[str]] = {"stays within 5 %": [], "loses more than half": [], "changes": [], "is gone": []}
+    for cell in cells:
+        now = _at(cell, layer, channel)
+        outcome[_became(was, now)].append(cell.recipe)
+    parts = [f"{what} under {some(names)}" for what, names in outcome.items() if names]
+    return f"{said} {', and '.join(parts)}"
 
 
-def _at(cell: CellDocument, layer: int) -> float | None:
-    return next((peaks.down_output.value for peaks in cell.peaks if peaks.layer == layer), None)
+def _became(was: float, now: float | None) -> str:
+    """What happened to an activation; gone if another entry is the largest of its layer now."""
+    if now is None or not math.isfinite(now):
+        return "is gone" if now is None else "changes"
+    if abs(now / was - 1) <= _CHANGED:
+        return "stays within 5 %"
+    return "loses more than half" if abs(now) < abs(was) / 2 else "changes"
+
+
+def _at(cell: CellDocument, layer: int, channel: int) -> float | None:
+    """The largest entry a layer's down projection gives, if it is in this channel."""
+    peaks = [peaks.down_output for peaks in cell.peaks if peaks.layer == layer]
+    return peaks[0].value if peaks and peaks[0].channel == channel else None
+
+
+def _short(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _table(cells: dict[str, CellDocument]) -> pd.DataFrame:

@@ -166,7 +166,9 @@ def _finding(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequ
     passed = [cell for cell in cells if cell.verdict == "PASS"]
     passed = [cell for cell in passed if cell.role == "candidate"] or passed
     if not passed:
-        return "No recipe that makes the model smaller keeps within what is accepted"
+        undecided = any(cell.verdict in ("INCONCLUSIVE", "INFRA") for cell in cells)
+        kept = "is shown to keep" if undecided else "keeps"
+        return f"No recipe that makes the model smaller {kept} within what is accepted"
     bits = sorted(_bits(cell) for cell in passed)
     what = "candidate" if passed[0].role == "candidate" else "recipe"
     sizes = f"{bits[0]:.1f}" if f"{bits[0]:.1f}" == f"{bits[-1]:.1f}" else f"{bits[0]:.1f} to {bits[-1]:.1f}"

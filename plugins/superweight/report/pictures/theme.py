@@ -85,5 +85,6 @@ def log_axis(title: str, values: Iterable[float]) -> tuple[alt.Scale, alt.Axis]:
 
 def specification(chart: Any) -> dict[str, Any]:
     """A chart as Vega-Lite in the page's colours, without a frame; its form is checked by tests, not here."""
-    found: dict[str, Any] = chart.to_dict(validate=False)
+    with alt.data_transformers.enable("default", max_rows=None):
+        found: dict[str, Any] = chart.to_dict(validate=False)
     return found | {"config": _CONFIG}

@@ -80,7 +80,7 @@
     const link = event.target.closest?.("a[href^='#']");
     if (link && link.getAttribute("href") === location.hash) reveal();  // the same link again
     const mark = event.target.closest?.("svg [data-cell]");
-    if (mark) location.hash = mark.dataset.cell;
+    if (mark?.dataset.cell) location.hash = mark.dataset.cell;
   });
   one("#open").addEventListener("click", () => {
     for (const cell of all("details.cell")) cell.open ||= cell.dataset.verdict !== "PASS" && !cell.classList.contains("outside");
