@@ -87,7 +87,8 @@ def why(cell: CellDocument) -> list[str]:
     same = [gate for gate in cell.gates if gate.verdict == cell.verdict != "PASS" and gate.waiver is None]
     waived = [gate for gate in cell.gates if gate.waiver is not None]
     failed = [
-        f"not measured, {failure.stage}: {_line(failure.message)} ({failure.reason})" for failure in cell.failures
+        f"{failure.stage}: {_line(failure.message).removeprefix(f'{failure.stage}: ')} ({failure.reason})"
+        for failure in cell.failures
     ]
     said = [_said(gate, cell) for gate in same if not (gate.verdict == "INFRA" and failed)]
     said += failed if cell.verdict == "INFRA" else []
