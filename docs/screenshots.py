@@ -23,9 +23,7 @@ def main() -> None:
     """Take every screenshot again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run directory with a report.html")
-    parser.add_argument(
-        "--cell", default="", help="MODEL/RECIPE to show in detail; default the first that did not pass"
-    )
+    parser.add_argument("--cell", default="", help="MODEL/RECIPE to show in detail; default the first candidate")
     options = parser.parse_args()
     address = (options.run / "report.html").resolve().as_uri()
     IMAGES.mkdir(exist_ok=True)
@@ -35,6 +33,7 @@ def main() -> None:
         desktop = browser.new_page(viewport={"width": 1280, "height": 860})
         desktop.goto(address)
         _keep(desktop, "report-first-screen")
+        desktop.locator("details.behind").evaluate_all("all => { for (const one of all) one.open = true; }")
         for name in desktop.locator("figure.figure").evaluate_all("figures => figures.map(one => one.dataset.name)"):
             figure = desktop.locator(f"figure[data-name='{name}']")
             _taken(figure.screenshot(), f"picture-{name.split('instruct-')[-1]}")
@@ -46,11 +45,8 @@ def main() -> None:
 
 
 def _cell(page: Page, wanted: str) -> None:
-    cells = page.locator("details.cell")
-    names = cells.evaluate_all(
-        "cells => cells.map(one => [one.dataset.model + '/' + one.dataset.recipe, one.dataset.verdict])"
-    )
-    name = wanted or next((name for name, verdict in names if verdict != "PASS"), names[0][0])
+    first = page.locator("details.cell[data-role=candidate] .body").first
+    name = wanted or first.get_attribute("id")
     page.evaluate("name => { location.hash = name; }", name)
     expect(page.locator("details.cell[open]")).to_have_count(1)
     flips = page.locator("details.cell[open] details.flips summary")
