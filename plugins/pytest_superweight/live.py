@@ -17,6 +17,7 @@ from pytest_superweight.session import KEY
 from pytest_superweight.signals import VARIABLE, told
 from pytest_superweight.tally import CellTally, Tally
 from superweight.errors import SuperweightError
+from superweight.steps import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -159,7 +160,7 @@ class LiveProgress:
         seconds = self.tally.seconds_left
         cells = self.tally.cells.values()
         done = [cell for cell in cells if not cell.left]
-        left = "time left not known yet" if seconds is None else f"about {_time(seconds / max(1, len(steps)))} left"
+        left = "time left not known yet" if seconds is None else f"about {duration(seconds / max(1, len(steps)))} left"
         summary = [
             f"{len(done)} of {len(self.tally.cells)} cells",
             f"{self.tally.done} of {self.tally.tests} tests",
@@ -195,7 +196,9 @@ def _line(name: str, cell: CellTally) -> RenderableType:
         text.stylize("dim")
     worst = [gate for gate, said in cell.verdicts.items() if said == verdict != "PASS"]
     about = f" ({', '.join(worst[:3])}{', …' if len(worst) > 3 else ''})" if worst and cell.role != "control" else ""
-    return text.append(f" {name}", style="default").append(f"{about}  {cell.role}, {_time(cell.seconds)}", style="dim")
+    return text.append(f" {name}", style="default").append(
+        f"{about}  {cell.role}, {duration(cell.seconds)}", style="dim"
+    )
 
 
 def _step(step: Step, seconds: float) -> RenderableType:
@@ -213,12 +216,6 @@ def _step(step: Step, seconds: float) -> RenderableType:
             ProgressBar(step.planned, step.done, width=16),
             Text(f"{step.done} of {step.planned} {unit}", style="dim"),
         ]
-    columns.append(Text(_time(seconds), style="dim"))
+    columns.append(Text(duration(seconds), style="dim"))
     row.add_row(*columns)
     return row
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

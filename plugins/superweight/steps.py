@@ -20,3 +20,10 @@ class Step(NamedTuple):
 
 
 Watch = Callable[[Step], None]
+
+
+def duration(seconds: float) -> str:
+    """A time in words: `43 s`, `12 min`, `1.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

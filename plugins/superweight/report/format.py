@@ -7,8 +7,7 @@ import math
 from superweight.evidence.measured import Verdict
 from superweight.report.document import CellDocument
 from superweight.verdict import GateResult
-
-_MANIFOLD = 9.0  # relative change of perplexity: tenfold
+from superweight.verdict.amounts import MANIFOLD, times
 
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
 
@@ -44,7 +43,7 @@ def difference(gate: GateResult) -> str:
         return "not a number"
     if gate.kind == "perplexity":
         interval = "" if gate.interval is None else f" [{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
-        unit = "" if gate.difference >= _MANIFOLD else " %"
+        unit = "" if gate.difference >= MANIFOLD else " %"
         return f"{_percent(gate.difference)}{unit}{interval}"
     if gate.kind in ("zero-shot", "agreement", "flips"):
         ends = () if gate.interval is None else (_points(end) for end in gate.interval)
@@ -62,21 +61,14 @@ def _points(share: float) -> str:
 
 def _percent(change: float) -> str:
     """A relative change in per cent; beyond tenfold, as a multiple."""
-    return times(1 + change) if change >= _MANIFOLD else f"{100 * change:+.1f}"
-
-
-def times(ratio: float) -> str:
-    """A ratio in words: `×1.03`, `×128,000`."""
-    if not math.isfinite(ratio):
-        return "×∞"
-    return f"×{ratio:.3g}" if ratio < 1000 else f"×{float(f'{ratio:.2g}'):,.0f}"
+    return times(1 + change) if change >= MANIFOLD else f"{100 * change:+.1f}"
 
 
 def end_of_loss(gate: GateResult) -> str:
     """The end of the interval on the losing side, as `difference` writes it."""
     low, high = gate.interval or (math.nan, math.nan)
     if gate.kind == "perplexity":
-        return f"{_percent(high)}{'' if high >= _MANIFOLD else ' %'}"
+        return f"{_percent(high)}{'' if high >= MANIFOLD else ' %'}"
     return f"{_points(low if gate.higher_is_better else high)} pt"
 
 

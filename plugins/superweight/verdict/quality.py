@@ -9,6 +9,7 @@ from typing import Any
 
 from superweight.cards.gate import GateCard
 from superweight.evidence.measured import Failure, Perplexity, Verdict, ZeroShot
+from superweight.verdict.amounts import relative
 from superweight.verdict.comparison import Comparison, Design, compare_means, compare_scores, compare_share
 from superweight.verdict.flips import compared, flips
 from superweight.verdict.intervals import Interval
@@ -99,7 +100,8 @@ def judge_perplexity(
         detectable=_expm1(_detectable(comparison, loss_margin(card), design)),
         details=details,
         message=(
-            f"perplexity on {corpus} {before:.4g} → {candidate.value:.4g}: {ratio:+.2%} [{low:+.2%}, {high:+.2%}] "
+            f"perplexity on {corpus} {before:.4g} → {candidate.value:.4g}: {relative(ratio)} "
+            f"[{relative(low)}, {relative(high)}] "
             f"over {_of(comparison)} windows of {candidate.window} tokens; accepted up to +{card.margin:.2%}{apart}"
         ),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from superweight.report.candidates import candidate_rows
 from superweight.report.document import SCHEMA_VERSION, RunDocument
 from superweight.report.format import SYMBOLS
-from superweight.report.history import RunEntry
+from superweight.report.history import RunEntry, moment
 from superweight.report.overview import (
     broken,
     decides,
@@ -83,6 +83,7 @@ def render_html(
             candidates=candidate_rows(document),
             interval=_interval(document),
             kind=_kind(document),
+            took=_took(document),
             matrix=matrix(document),
             comparisons=comparisons(document),
             pictures=pictures.models,
@@ -141,6 +142,14 @@ def _interval(document: RunDocument) -> str:
 def _kind(document: RunDocument) -> str:
     """How the head of the page is coloured: a part of a tier is not green."""
     return "INCONCLUSIVE" if document.verdict == "PASS" and document.run.left_out else document.verdict
+
+
+def _took(document: RunDocument) -> str:
+    """How long the run took, in words; empty if it does not say."""
+    try:
+        return duration((moment(document.run.finished) - moment(document.run.started)).total_seconds())
+    except ValueError:
+        return ""
 
 
 def _older(document: RunDocument) -> list[str]:

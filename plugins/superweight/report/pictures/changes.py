@@ -11,11 +11,12 @@ import pandas as pd
 
 from superweight.report.candidates import used
 from superweight.report.document import CellDocument
-from superweight.report.format import count, difference, end_of_loss, margin, number, times, verdict_text
+from superweight.report.format import count, difference, end_of_loss, margin, number, verdict_text
 from superweight.report.pictures.figures import Figure, figures, link, role_mark, some, told
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour, verdict_shape
 from superweight.verdict import GateResult
+from superweight.verdict.amounts import times
 
 _SPAN, _LEAST = 4.0, 1.5  # margins on the losing side; what lies beyond is drawn at the edge
 _MANIFOLD = 10.0  # times the uncompressed model's perplexity

@@ -1,0 +1,20 @@
+"""How changes of perplexity are written: in per cent, and beyond tenfold as multiples."""
+
+from __future__ import annotations
+
+import math
+
+MANIFOLD = 9.0
+"""A relative change of so much is tenfold."""
+
+
+def times(ratio: float) -> str:
+    """A ratio in words: `×1.03`, `×128,000`."""
+    if not math.isfinite(ratio):
+        return "×∞"
+    return f"×{ratio:.3g}" if ratio < 1000 else f"×{float(f'{ratio:.2g}'):,.0f}"
+
+
+def relative(change: float) -> str:
+    """A relative change: `+2.67%`, `×128,000`."""
+    return times(1 + change) if change >= MANIFOLD else f"{change:+.2%}"
