@@ -35,6 +35,7 @@ from superweight.report.page.changes import comparisons
 from superweight.report.page.flipped import flipped
 from superweight.report.page.matrix import matrix
 from superweight.report.pictures import gallery
+from superweight.steps import duration
 
 _BRIEF = 200  # cells; of more, a page keeps only the arguments of gates that did not pass
 
