@@ -232,11 +232,17 @@ def test_without_scripts_all_is_there_to_read(real, open_page):
     assert page.locator("table.gates").first.is_visible()
 
 
-def test_it_prints(real, open_page):
-    page = open_page(real / "report.html").page
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_prints_dark_on_light_and_nothing_is_cut_off(real, open_page, scheme):
+    page = open_page(real / "report.html", scheme=scheme, viewport={"width": 1030, "height": 730}).page  # A4 landscape
     page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("#filters").is_hidden()
-    assert page.pdf().startswith(b"%PDF")
+    assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bg').trim()") == "#ffffff"
+    assert page.locator("details.cell[data-role=candidate] table.gates").first.is_visible()
+    assert page.locator("details.cell[data-role=reference]").first.is_hidden()
+    assert page.evaluate("document.querySelector('#figures').getBoundingClientRect().right <= innerWidth")
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
 
 
 def test_hostile_names_do_nothing(open_page, tmp_path):
@@ -272,8 +278,9 @@ def test_the_index_leads_to_each_report(real, open_page, tmp_path):
         document.run.started = f"2026-11-0{day}T01:00:00+00:00"
         entry = append_run(tmp_path, document, snapshots_of(document), {})
     keep_report(tmp_path, entry.id, real)
-    opened = open_page(write_index(tmp_path))
+    opened = open_page(write_index(tmp_path), viewport=PHONE)
     assert opened.violations() == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.page.locator("svg.picture").count() == 1
     assert opened.page.locator("tbody tr").count() == 2
     opened.page.locator("tbody a").click()
