@@ -23,6 +23,8 @@ class ModelChanges(NamedTuple):
     before: str
     table: pd.DataFrame
     sentences: list[str]
+    asides: list[str]
+    """Of what decides nothing."""
     unchanged: str
     surroundings: list[Surrounding]
 
@@ -95,11 +97,15 @@ def _rows(models: list[ModelChanges]) -> list[list[list[object]]]:
 
 
 def _model(model: ModelComparison) -> ModelChanges:
+    said = [(f"{SYMBOLS[verdict]} {text}", decides) for verdict, text, decides in sentences(model)]
+    rows = change_rows(model)
+    idle = (rows["before"] == rows["after"]) & rows["verdict"].str.startswith("(")  # nor does it decide anything
     return ModelChanges(
         model=model.model,
         before=_told(model),
-        table=change_rows(model),
-        sentences=[f"{SYMBOLS[verdict]} {text}" for verdict, text, _ in sentences(model)],
+        table=rows[~idle],
+        sentences=[text for text, decides in said if decides],
+        asides=[text for text, decides in said if not decides],
         unchanged=unchanged(model),
         surroundings=model.surroundings,
     )

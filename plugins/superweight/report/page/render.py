@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -30,7 +31,7 @@ from superweight.report.overview import (
     tally,
 )
 from superweight.report.overview import models as model_lines
-from superweight.report.page.cells import cell_view, column
+from superweight.report.page.cells import CellView, cell_view, column
 from superweight.report.page.changes import comparisons
 from superweight.report.page.flipped import flipped
 from superweight.report.page.matrix import matrix
@@ -64,49 +65,68 @@ def render_html(
     pictures = gallery(document, runs, models)
     items = flipped(document, directory)
     views = [cell_view(cell, items.cells.get(cell.id, [])) for cell in in_order(document.cells)]
-    columns = [gate for gate in _gates(document) if gate.startswith(("perplexity:", "zero-shot:"))]
-    script = asset("report.js")
     return (
         environment()
         .get_template("report.html")
         .render(
+            **_first_screen(document),
+            **_parts_of_the_page(),
             document=document,
             run=document.run,
-            headline=headline(document),
-            fingerprint=fingerprint(document),
-            tally=_tally(document),
-            spent=spent(document),
-            notes=notes(document),
-            fixes=fixes(document),
             missing=[*lost, *_older(document), *not_measured(document), *items.notes, *pictures.notes],
-            reasons=reasons(document),
-            lines=model_lines(document),
-            candidates=candidate_rows(document),
-            interval=_interval(document),
-            kind=_kind(document),
-            took=_took(document),
-            matrix=matrix(document),
             comparisons=comparisons(document),
             pictures=pictures.models,
             views=views,
             brief=len(views) > _BRIEF,
-            columns=columns,
+            columns=[gate for gate in _gates(document) if gate.startswith(("perplexity:", "zero-shot:"))],
             column=column,
-            decides=decides,
-            symbols=SYMBOLS,
-            choices={
-                "model": list(dict.fromkeys(cell.model for cell in document.cells)),
-                "recipe": list(dict.fromkeys(view.cell.recipe for view in views)),
-                "role": list(dict.fromkeys(view.cell.role for view in views)),
-                "gate": _gates(document),
-                "verdict": [verdict for verdict in SYMBOLS if any(cell.verdict == verdict for cell in document.cells)],
-            },
-            script=Markup(script),  # written here, and free of `</`
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            css=Markup(asset("report.css")),
-            safe_svg=Markup,  # of `drawing.svg`, which is XML with everything escaped
+            choices=_choices(document, views),
         )
     )
+
+
+def _first_screen(document: RunDocument) -> dict[str, Any]:
+    """What the first screen says."""
+    return {
+        "headline": headline(document),
+        "kind": _kind(document),
+        "lines": model_lines(document),
+        "tally": _tally(document),
+        "took": _took(document),
+        "fingerprint": fingerprint(document),
+        "spent": spent(document),
+        "notes": notes(document),
+        "candidates": candidate_rows(document),
+        "reasons": reasons(document),
+        "fixes": fixes(document),
+        "matrix": matrix(document),
+        "interval": _interval(document),
+    }
+
+
+def _parts_of_the_page() -> dict[str, Any]:
+    """What does not depend on the run."""
+    script = asset("report.js")
+    return {
+        "script": Markup(script),  # written here, and free of `</`
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "css": Markup(asset("report.css")),
+        "safe_svg": Markup,  # of `drawing.draw`, which is XML with everything escaped
+        "decides": decides,
+        "symbols": SYMBOLS,
+    }
+
+
+def _choices(document: RunDocument, views: Sequence[CellView]) -> dict[str, list[str]]:
+    """By what cells can be chosen."""
+    verdicts = {view.cell.verdict for view in views}
+    return {
+        "model": list(dict.fromkeys(cell.model for cell in document.cells)),
+        "recipe": list(dict.fromkeys(view.cell.recipe for view in views)),
+        "role": list(dict.fromkeys(view.cell.role for view in views)),
+        "gate": _gates(document),
+        "verdict": [verdict for verdict in SYMBOLS if verdict in verdicts],
+    }
 
 
 def _tally(document: RunDocument) -> list[tuple[str, str]]:
