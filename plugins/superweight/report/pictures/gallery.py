@@ -14,6 +14,7 @@ from superweight.report.pictures.picture import Picture
 MODELS = 6
 """So many models get pictures in one page, which stays a few megabytes then."""
 
+_BACKGROUND = 2  # so many of them also get the pictures of how they react
 _DECIDING = ("perplexity-by-recipe", "accuracy-by-recipe", "size-and-quality", "history")
 _ORDER = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 
@@ -62,9 +63,14 @@ def gallery(document: RunDocument, runs: Sequence[RunEntry] = (), models: Sequen
         notes.append(
             f"Pictures of {len(shown)} of {len(every)} models; of {named}: `superweight report DIR --pictures MODEL`."
         )
+    if len(shown) > _BACKGROUND:
+        named = " and ".join(shown[:_BACKGROUND])
+        notes.append(
+            f"How a model reacts is pictured for {named}; of others: `superweight report DIR --pictures MODEL`."
+        )
     pictures: list[tuple[str, Picture]] = []
     for model in shown:
-        for make in _wanted(document, model, runs):
+        for make in _wanted(document, model, runs, background=model in shown[:_BACKGROUND]):
             try:
                 picture = make()
             except Exception as error:  # a picture is not worth a report
@@ -100,7 +106,9 @@ def _drawn(pictures: Sequence[tuple[str, Picture]]) -> tuple[dict[str, list[Draw
     return found, notes
 
 
-def _wanted(document: RunDocument, model: str, runs: Sequence[RunEntry]) -> list[Callable[[], Picture | None]]:
+def _wanted(
+    document: RunDocument, model: str, runs: Sequence[RunEntry], *, background: bool
+) -> list[Callable[[], Picture | None]]:
     from superweight.report.pictures.blocks import block_picture
     from superweight.report.pictures.changes import change_picture
     from superweight.report.pictures.layers import layer_picture
@@ -110,17 +118,20 @@ def _wanted(document: RunDocument, model: str, runs: Sequence[RunEntry]) -> list
 
     cells = cells_of(document, model)
     alarms = [alarm.message for alarm in document.look_back.alarms if alarm.model == model]
-    return [
+    deciding: list[Callable[[], Picture | None]] = [
         lambda: change_picture(cells, "perplexity"),
         lambda: change_picture(cells, "zero-shot"),
         lambda: size_picture(cells),
         lambda: history_picture(runs, model, document.run.tier, alarms if document.look_back.run else None),
+    ]
+    behind: list[Callable[[], Picture | None]] = [
         lambda: change_picture(cells, "perplexity", candidates=False),
         lambda: change_picture(cells, "zero-shot", candidates=False),
         lambda: block_picture(cells),
         lambda: layer_picture(cells),
         lambda: scale_picture(cells),
     ]
+    return deciding + (behind if background else [])
 
 
 def _by_need(document: RunDocument) -> list[str]:
