@@ -12,6 +12,7 @@ InfraReason = Literal[
     "disk-full",
     "corrupt",  # cut short, or a header that lies
     "missing-tensor",  # a shard or a tensor that the model needs is not in the checkpoint
+    "unused-tensor",  # the checkpoint holds a tensor that the model makes no use of
     "non-finite",  # NaN or infinity where a number belongs
     "pickle",  # a checkpoint format that runs code when it is read
     "unsupported",  # readable, but not something this library can gate

@@ -27,9 +27,9 @@ def shapes():
         yield f"blk.{layer}.ffn_down", (HIDDEN, INNER)
 
 
-def write_gguf(path, *, without=(), architecture="llama"):
-    """A two-layer Llama, matrices in Q8_0 (blocks of 32), vectors in F32."""
-    writer = gguf.GGUFWriter(path, architecture)
+def write_gguf(path, *, without=(), architecture="llama", more=(), split=0):
+    """A two-layer Llama, matrices in Q8_0 (blocks of 32), vectors in F32; `more` tensors, in files of `split` each."""
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
     writer.add_name("tiny")
     writer.add_context_length(64)
     writer.add_embedding_length(HIDDEN)
@@ -58,6 +58,8 @@ def write_gguf(path, *, without=(), architecture="llama"):
         else:
             kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
+    for name, values in more:
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -163,6 +165,33 @@ def test_tensor_that_a_gguf_lacks_is_not_invented(tmp_path, own_cache):
     message = refused("missing-tensor", lambda: resolve(source(path), own_cache, progress=False))
     assert "model.layers.1.mlp.down_proj.weight" in message
     assert not list(own_cache.path("gguf").iterdir())
+
+
+def test_a_part_of_a_split_model_is_called_one(tmp_path, own_cache):
+    write_gguf(tmp_path / "tiny.gguf", split=10)
+    parts = sorted(tmp_path.glob("*.gguf"))
+    message = refused("unsupported", lambda: resolve(source(parts[1]), own_cache))
+    assert parts[1].name in message
+    assert f"part 2 of {len(parts)}" in message
+
+
+@pytest.mark.parametrize("name", ["blk.2.ffn_down.weight", "blk.0.attn_q.bias", "blk.0.attn_q.scale", "odd.weight"])
+def test_a_tensor_that_transformers_would_drop_is_refused(name, tmp_path, own_cache):
+    path = write_gguf(tmp_path / "tiny.gguf", more=[(name, np.zeros((HIDDEN, INNER), np.float32))])
+    message = refused("unused-tensor", lambda: resolve(source(path), own_cache))
+    assert name in message
+    assert "no use of 1 of 21 tensors" in message
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(1.0, True), (8.0, False)])
+def test_rotary_factors_are_accepted_only_if_the_models_frequencies_have_them(factor, fits, tmp_path, own_cache):
+    """transformers reads no factors out of a GGUF, so those of one that stretches its context would be lost."""
+    factors = np.full(HIDDEN // HEADS // 2, factor, np.float32)
+    path = write_gguf(tmp_path / "tiny.gguf", more=[("rope_freqs.weight", factors)])
+    if fits:
+        assert load_model(resolve(source(path), own_cache))
+    else:
+        assert "rope_freqs.weight" in refused("unused-tensor", lambda: resolve(source(path), own_cache))
 
 
 def test_architecture_that_cannot_be_converted(tmp_path, own_cache):

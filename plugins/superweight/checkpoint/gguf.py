@@ -18,6 +18,7 @@ from superweight.checkpoint.progress import step_bar
 from superweight.errors import InfraError
 
 _CONVERTER = 1  # raise it when the conversion's outcome changes
+_SAME_ROTATION = 1e-4  # relative; between a table in float32 and one computed
 
 
 def converted_path(sha256: str, cache: Cache) -> Path:
@@ -46,10 +47,21 @@ def convert(gguf: Path, sha256: str, cache: Cache, *, progress: bool = True) -> 
     with cache.lock(f"conversion of {gguf.name} {sha256}"):
         if not target.is_dir():
             summary = read_gguf_header(gguf)
+            _check_whole(gguf, summary)
             with cache.publish_directory(target) as directory:
-                _convert(gguf, directory, progress)
+                _convert(gguf, summary, directory, progress)
                 _note_origin(gguf, sha256, summary, directory)
     return target
+
+
+def _check_whole(gguf: Path, summary: GgufSummary) -> None:
+    part, parts = summary.part
+    if parts > 1:
+        raise InfraError(
+            f"{gguf} is part {part} of {parts} of a split model. Merge the parts into one file "
+            "(llama-gguf-split --merge FIRST_PART WHOLE.gguf), and gate that.",
+            reason="unsupported",
+        )
 
 
 def _note_origin(gguf: Path, sha256: str, summary: GgufSummary, directory: Path) -> None:
@@ -67,7 +79,7 @@ def _note_origin(gguf: Path, sha256: str, summary: GgufSummary, directory: Path)
     (directory / ORIGIN_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 
-def _convert(gguf: Path, directory: Path, progress: bool) -> None:
+def _convert(gguf: Path, summary: GgufSummary, directory: Path, progress: bool) -> None:
     try:
         from superweight.checkpoint.loading import quiet
     except ImportError as error:
@@ -81,6 +93,7 @@ def _convert(gguf: Path, directory: Path, progress: bool) -> None:
     ):
         (Path(alone) / "model.gguf").symlink_to(gguf.absolute())
         model = _load(gguf, alone)
+        _check_all_used(gguf, summary, model)
         bar.update()
         model.save_pretrained(directory)
         bar.update()
@@ -113,6 +126,40 @@ def _load(gguf: Path, alone: str) -> Any:
     model.hf_quantizer = None
     model.is_quantized = False
     return model
+
+
+def _check_all_used(gguf: Path, summary: GgufSummary, model: Any) -> None:
+    """Refuse a file of which transformers would drop a tensor without a word, as it does with names it does not map."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    processor = TENSOR_PROCESSORS.get(summary.architecture, TensorProcessor)(config=model.config.to_dict())
+    used = get_gguf_hf_weights_map(model, processor)
+    dropped = [name for name in summary.tensors if name not in used and not _is_own_rotation(gguf, name, model)]
+    if dropped:
+        listed = ", ".join(dropped[:5]) + (", …" if len(dropped) > 5 else "")
+        raise InfraError(
+            f"{gguf}: transformers makes no use of {len(dropped)} of {len(summary.tensors)} tensors: {listed}. What is "
+            "measured must be what the file holds: use the model's safetensors instead.",
+            reason="unused-tensor",
+        )
+
+
+def _is_own_rotation(gguf: Path, name: str, model: Any) -> bool:
+    """Whether a tensor is the factors of long-context rotary frequencies, and the model's own frequencies have them.
+
+    llama.cpp divides the plain frequencies θ^(−2i/d) by them; transformers computes the scaled ones from its config.
+    """
+    own = [buffer for label, buffer in model.named_buffers() if label.endswith("rotary_emb.inv_freq")]
+    if name != "rope_freqs.weight" or not own:
+        return False
+    import torch
+    from gguf import GGUFReader, dequantize
+
+    tensor = next(tensor for tensor in GGUFReader(gguf).tensors if tensor.name == name)
+    factors = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy()).double().flatten()
+    theta = (getattr(model.config, "rope_parameters", None) or {}).get("rope_theta", 10_000.0)
+    plain = theta ** -(torch.arange(len(factors), dtype=torch.float64) / len(factors))
+    return own[0].shape == factors.shape and torch.allclose(own[0].double(), plain / factors, rtol=_SAME_ROTATION)
 
 
 def _tokenizer(gguf: Path, alone: str) -> Any:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from superweight.checkpoint.problems import missing_package
 from superweight.errors import InfraError
@@ -27,12 +28,16 @@ class GgufSummary:
         quantisation: quantisation type → how many tensors have it, `{"Q4_1": 210, "F32": 61}`.
         block_sizes: quantisation type → weights in one block, 1 for plain numbers.
         bits: quantisation type → bits per weight, scales included.
+        tensors: names of the tensors, in the file's order.
+        part: which part of a split model this file is, from 1, and how many there are; `(1, 1)` of a whole one.
     """
 
     architecture: str
     quantisation: dict[str, int] = field(default_factory=dict)
     block_sizes: dict[str, int] = field(default_factory=dict)
     bits: dict[str, float] = field(default_factory=dict)
+    tensors: tuple[str, ...] = ()
+    part: tuple[int, int] = (1, 1)
 
     @property
     def note(self) -> str:
@@ -67,24 +72,24 @@ class _Walk:
 
     def summary(self) -> GgufSummary:
         tensors, keys = self._preamble()
-        alignment, architecture = 32, ""
-        for _ in range(keys):
-            key, value = self.text(), self.value(self.number("I"))
-            if key == "general.alignment" and isinstance(value, int):
-                alignment = value
-            if key == "general.architecture" and isinstance(value, str):
-                architecture = value
+        known: dict[str, int | str | None] = {}
+        for _ in self.count(keys, 12):
+            key = self.text()
+            known[key] = self.value(self.number("I"))
+        alignment = _whole(known, "general.alignment", 32)
         if alignment <= 0:
             raise _corrupt(self.path, f"general.alignment is {alignment}")
-        entries = [self._tensor() for _ in range(tensors)]
+        entries = [self._tensor() for _ in self.count(tensors, 24)]
         self._check_extent(entries, -(-self.at // alignment) * alignment)
-        names = dict(Counter(layout.name for _, _, layout in entries).most_common())
-        layouts = {layout.name: layout for _, _, layout in entries}
+        names = dict(Counter(entry.layout.name for entry in entries).most_common())
+        layouts = {entry.layout.name: entry.layout for entry in entries}
         return GgufSummary(
-            architecture,
+            str(known.get("general.architecture") or ""),
             names,
             {name: layouts[name].block for name in names},
             {name: layouts[name].bytes * 8 / layouts[name].block for name in names},
+            tuple(entry.name for entry in entries),
+            (_whole(known, "split.no", 0) + 1, max(1, _whole(known, "split.count", 1))),
         )
 
     def _preamble(self) -> tuple[int, int]:
@@ -101,15 +106,15 @@ class _Walk:
             )
         return self.number("Q"), self.number("Q")
 
-    def _tensor(self) -> tuple[int, int, _Layout]:
-        """`(offset in the data, bytes, layout)` of the next tensor."""
+    def _tensor(self) -> _Entry:
+        """The next tensor."""
         name, dimensions = self.text(), self.number("I")
         shape = [self.number("Q") for _ in self.count(dimensions, 8)]
         layout, offset = _layout(self.path, name, self.number("I")), self.number("Q")
-        return offset, math.prod(shape) // layout.block * layout.bytes, layout
+        return _Entry(name, offset, math.prod(shape) // layout.block * layout.bytes, layout)
 
-    def _check_extent(self, entries: list[tuple[int, int, _Layout]], base: int) -> None:
-        expected = max((base + offset + size for offset, size, _ in entries), default=base)
+    def _check_extent(self, entries: list[_Entry], base: int) -> None:
+        expected = max((base + entry.offset + entry.size for entry in entries), default=base)
         if len(self.data) < expected:
             raise _corrupt(
                 self.path,
@@ -181,6 +186,20 @@ class _Layout:
     name: str
     block: int
     bytes: int
+
+
+class _Entry(NamedTuple):
+    """A tensor: its name, where its data begin, how many bytes they take, and how they are laid out."""
+
+    name: str
+    offset: int
+    size: int
+    layout: _Layout
+
+
+def _whole(known: dict[str, int | str | None], key: str, default: int) -> int:
+    found = known.get(key)
+    return found if isinstance(found, int) else default
 
 
 def _layout(path: Path, tensor: str, kind: int) -> _Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,13 +12,13 @@ from typing import Any
 
 import torch
 
+from superweight.checkpoint.account import Account, account
 from superweight.checkpoint.architecture import Architecture
 from superweight.checkpoint.bits import all_finite
 from superweight.checkpoint.files import Checkpoint
+from superweight.checkpoint.remnants import check_directory
 from superweight.errors import InfraError
 from superweight.garbage import no_collection
-
-log = logging.getLogger("superweight")
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CAST_BYTES = 4 * 2**30  # of weights in a lower compute dtype, kept beside the stored ones while passes run
@@ -46,6 +45,7 @@ class LoadedModel:
         dtype: the checkpoint's own dtype: what recipes round their results to, and what the invariant compares.
         compute_dtype: arithmetic of matmuls in the forward pass.
         device: where the parameters are.
+        account: what became of every tensor of the files; None of a model that was not loaded from files.
     """
 
     model: Any
@@ -54,6 +54,7 @@ class LoadedModel:
     dtype: torch.dtype
     compute_dtype: torch.dtype
     device: torch.device
+    account: Account | None = None
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -87,18 +88,21 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", compute_dtype: st
             stored dtype upcasts the parameters, which is exact; a narrower one leaves them and is reached by autocast.
 
     Raises:
-        InfraError: missing-tensor (transformers would fill it at random), corrupt (shapes that do not fit), unsupported
-            (architecture, quantised checkpoint, device, dtype), non-finite, or not-found (no tokenizer).
+        InfraError: missing-tensor (transformers would fill it at random), unused-tensor, corrupt (shapes that do not
+            fit, or other values than the file's), unsupported (architecture, quantised checkpoint, adapter, device,
+            dtype), non-finite, or not-found (no tokenizer).
     """
     place = _device(device)
+    not_read = check_directory(checkpoint)
     stored = _stored_dtype(checkpoint)
     compute = _compute_dtype(compute_dtype, stored)
     with no_collection(), quiet():  # transformers imports the architecture's code in here
         tokenizer = _load_tokenizer(checkpoint.directory)
         model = _load_weights(checkpoint, stored, place)
     _check_finite(model, checkpoint)
-    loaded = LoadedModel(model, tokenizer, checkpoint, stored, compute, place)
-    _check_down_projections(loaded)
+    found = account(model, checkpoint, not_read)
+    loaded = LoadedModel(model, tokenizer, checkpoint, stored, compute, place, found)
+    _check_linear_weights(loaded)
     if compute.itemsize > stored.itemsize:
         model.to(compute)
     model.eval().requires_grad_(False)
@@ -157,13 +161,6 @@ def _device(name: str) -> torch.device:
 
 def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The dtype that most of the checkpoint's weights are stored in, whatever config.json claims."""
-    if "quantization_config" in checkpoint.config:
-        method = (checkpoint.config["quantization_config"] or {}).get("quant_method", "an unnamed method")
-        raise InfraError(
-            f"{checkpoint.directory} is already quantised ({method}, says config.json). The gate compares recipes with "
-            "uncompressed weights: use the original checkpoint.",
-            reason="unsupported",
-        )
     sizes: Counter[str] = Counter()
     for tensor in checkpoint.tensors.values():
         sizes[tensor.dtype] += tensor.stop - tensor.start
@@ -248,8 +245,6 @@ def _check_loading(info: dict[str, Any], checkpoint: Checkpoint) -> None:
             "Get the checkpoint again from its origin.",
             reason="missing-tensor",
         )
-    if unused := sorted(info["unexpected_keys"]):
-        log.warning("%s: the model makes no use of %d tensors: %s", checkpoint.directory, len(unused), unused[:5])
     if problems := info.get("error_msgs"):
         raise InfraError(f"{checkpoint.directory} cannot be loaded: {problems[0]}", reason="corrupt")
 
@@ -271,13 +266,13 @@ def _check_finite(model: Any, checkpoint: Checkpoint) -> None:
         )
 
 
-def _check_down_projections(loaded: LoadedModel) -> None:
-    """The down projections must be in memory in the dtype they are stored in, or bit-for-bit checks would be void."""
-    for weight in loaded.architecture.down_projections:
-        stored = loaded.checkpoint.tensors.get(weight.name)
-        if stored is not None and _DTYPES.get(stored.dtype) != weight.parameter.dtype:
+def _check_linear_weights(loaded: LoadedModel) -> None:
+    """What recipes compress must be held in the dtype it is stored in, or bit-for-bit checks would be void."""
+    changed = {**loaded.account.widened, **loaded.account.rounded} if loaded.account else {}
+    for weight in loaded.architecture.linear_weights:
+        if weight.name in changed:
             raise InfraError(
-                f"{weight.name} is stored as {stored.dtype}, unlike most of {loaded.checkpoint.directory} "
-                f"({loaded.dtype}). Save the checkpoint in one dtype.",
+                f"{weight.name} is stored unlike most of {loaded.checkpoint.directory} ({changed[weight.name]}). Save "
+                "the linear weights of the decoder layers in one dtype.",
                 reason="unsupported",
             )

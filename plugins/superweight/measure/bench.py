@@ -199,6 +199,8 @@ class ModelBench:
             "evaluation": str(self.scorer.sharing),
             "slow": self.scorer.sharing.why_not,
             "note": self.card.note,
+            "account": self.loaded.account.as_dict() if self.loaded.account else None,
+            "loading": self.loaded.account.lines if self.loaded.account else [],
             "environment": environment(self.loaded.device),
         }
         self.sign(evidence)

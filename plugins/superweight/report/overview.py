@@ -166,8 +166,12 @@ def spent(document: RunDocument) -> str:
 def notes(document: RunDocument) -> list[str]:
     """What a reader of the figures should know of the models: their cards' notes, and what made the run slow."""
     found = {cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}
+    loading = {(cell.model, line) for cell in document.cells for line in cell.checkpoint.get("loading") or ()}
     slow = {(cell.model, cell.checkpoint["slow"]) for cell in document.cells if cell.checkpoint.get("slow")}
-    return sorted(found) + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
+    told = [f"{model}: {line}" for model, line in sorted(loading)]
+    return (
+        sorted(found) + told + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
+    )
 
 
 def fixes(document: RunDocument) -> list[Fix]:
