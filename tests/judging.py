@@ -79,6 +79,7 @@ def answered(chosen, target=0, choices=3, **more):
         item["target"] = target
         item["text"] = f"Question: number {item['doc_id']}?"
         item["choices"] = [f" choice {letter}" for letter in "abc"[:choices]]
+        item["choices"][target] += f" of {item['doc_id']}"  # no answer is right everywhere
         item["loglikelihoods"] = [-1.0 if place == choice else -2.0 for place in range(choices)]
         item["is_greedy"] = [False] * choices
     return figure

@@ -138,7 +138,7 @@ def tiny_tokenizer(*, bos: str = "added") -> PreTrainedTokenizerFast:
 def tiny_text(length: int, *, seed: int = 0) -> torch.Tensor:
     """Token ids of a Markov chain: every word has one successor that follows it more often than the others do."""
     generator = torch.Generator().manual_seed(seed)
-    successor = _successors()
+    successor = tiny_successors()
     words = torch.randint(WORDS, (length,), generator=generator)
     follows = torch.rand(length, generator=generator) < FOLLOWS
     for index in range(1, length):
@@ -268,9 +268,10 @@ def _log_probabilities() -> torch.Tensor:
     probability[:, SPECIAL:] = 1 / WORDS
     words = torch.arange(WORDS)
     probability[SPECIAL:, SPECIAL:] *= 1 - FOLLOWS
-    probability[words + SPECIAL, _successors() + SPECIAL] += FOLLOWS
+    probability[words + SPECIAL, tiny_successors() + SPECIAL] += FOLLOWS
     return probability.log()
 
 
-def _successors() -> torch.Tensor:
+def tiny_successors() -> torch.Tensor:
+    """The word that follows each word more often than the others do, `(words,)`."""
     return torch.randperm(WORDS, generator=torch.Generator().manual_seed(1234))

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 from superweight.checkpoint import load_model, open_directory
 from superweight.checkpoint.account import account
 from superweight.errors import InfraError
+from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 NORM = "model.norm.weight"
 QUERY = "model.layers.1.self_attn.q_proj.weight"

@@ -77,7 +77,7 @@ def tiny_checkpoint(tmp_path_factory):
 @pytest.fixture
 def project(pytester, tiny_checkpoint, monkeypatch):
     """Suites, conftest and cards in a directory of their own; `project.gate(*options)` runs them in a subprocess."""
-    from tiny import tiny_text
+    from tiny import tiny_successors, tiny_text
 
     root = pytester.path
     shutil.copytree(ROOT / "suites", root / "suites", ignore=shutil.ignore_patterns("__pycache__"))
@@ -92,10 +92,11 @@ def project(pytester, tiny_checkpoint, monkeypatch):
     (cards / "corpora" / "chain.toml").write_text(
         'id = "chain"\ntitle = "Chain"\n[source]\nkind = "file"\npath = "chain.txt"\n'
     )
-    rows = [
-        {"text": " ".join(words[i : i + 9]), "choices": ["w1", "w2", words[i + 9]], "label": 2}
-        for i in range(0, 600, 10)
-    ]
+    follower = [f"w{word}" for word in tiny_successors().tolist()]
+    rows = []
+    for i in range(0, 600, 10):
+        right = follower[int(words[i + 8][1:])]
+        rows.append({"text": " ".join(words[i : i + 9]), "choices": ["w1", "w2", right], "label": 2})
     (cards / "tasks" / "rows.json").write_text(json.dumps(rows))
     (cards / "tasks" / "successor.yaml").write_text(TASK_YAML.format(rows=cards / "tasks" / "rows.json"))
     (cards / "tasks" / "successor.toml").write_text('id = "successor"\ntask = "successor.yaml"\n')

@@ -42,7 +42,13 @@ def test_a_pass_says_the_smallest_change_it_would_have_seen():
 
 
 def test_a_pass_says_so_in_the_unit_of_the_metric():
-    cards = [card("perplexity"), card("zero-shot", 1.5), card("divergence"), card("agreement")]
+    cards = [
+        card("perplexity"),
+        card("zero-shot", 1.5, id="words", of=("words",)),
+        card("zero-shot"),
+        card("divergence"),
+        card("agreement"),
+    ]
     by = rules(*cards, card("flips", 0.1, of=("piqa",)))
     words = zero_shot([20.0 + place % 2 for place in range(24)], metric="ppl", higher_is_better=False)
     text = perplexity(BASE, kl=[0.01, 0.02] * 4, agreement=[0.97, 0.98] * 4)
@@ -111,8 +117,8 @@ def test_items_are_named_by_their_id_with_question_and_answers():
     assert lines[1] == "30 answers changed: 30 right → wrong; the largest shifts:"
     # old answer −1 → −6 or −5.5, new answer −2 → −1: the new one gained 6 or 5.5 nats on it
     assert lines[2:4] == [
-        "item 404 (right → wrong, +6.00 nats): Question: number 404? | choice a → choice b",
-        "item 403 (right → wrong, +5.50 nats): Question: number 403? | choice a → choice b",
+        "item 404 (right → wrong, +6.00 nats): Question: number 404? | choice a of 404 → choice b",
+        "item 403 (right → wrong, +5.50 nats): Question: number 403? | choice a of 403 → choice b",
     ]
     assert [line.partition(" (")[0] for line in lines[4:7]] == ["item 400", "item 401", "item 402"]
     assert lines[7] == "super weights: the one super weight kept"

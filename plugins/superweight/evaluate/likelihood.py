@@ -17,6 +17,7 @@ from superweight.evaluate.head import LanguageModel
 from superweight.evaluate.layout import Layout, lay_out
 from superweight.evaluate.packing import Group, Request, Row, batches, groups
 from superweight.evaluate.sharing import attention, find_sharing, row_cost
+from superweight.evaluate.soundness import check_causal, check_tokens
 from superweight.kernels.products import differ, onednn_products
 
 if TYPE_CHECKING:
@@ -56,12 +57,17 @@ class Scorer:
         sharing: what requests may share; in words, `str(sharing)`.
         beginnings: for recipes that leave the first layers alone; None unless `begin_with` was called and the model
             allows it.
+
+    Raises:
+        InfraError: the model is no causal language model (`unsupported`).
     """
 
     def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None) -> None:
         self.loaded = loaded
         self.language_model = LanguageModel(loaded.model)
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(loaded.device.type, _BATCH_TOKENS["cuda"])
+        with loaded.arithmetic():
+            check_causal(self.language_model)
         self.sharing = find_sharing(self.language_model, loaded.device)
         self.beginnings: Beginnings | None = None
         self._cost = row_cost(loaded.model)
@@ -146,6 +152,7 @@ class Scorer:
             in the order of `pairs`; −infinity where the model gives NaN.
         """
         asked = [_request(index, *pair, max_length) for index, pair in enumerate(pairs)]
+        check_tokens(self.loaded, (max(request.tokens) for request in asked), "a question and its answers")
         first: dict[tuple[tuple[int, ...], int], Request] = {}
         for request in asked:  # equal requests are run once, and so get equal answers
             first.setdefault((request.tokens, request.start), request)

@@ -13,6 +13,7 @@ import torch
 from superweight.errors import InfraError
 from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
+from superweight.evaluate.soundness import check_tokens, check_window
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel
@@ -40,6 +41,7 @@ class Perplexity:
         protocol: how it was measured.
         tokens_sha256: of the token ids of all planned windows as little-endian int64, so that two figures can be told
             to be of the same tokens.
+        vocabulary: tokens that the model chooses among, which is the perplexity of guessing.
     """
 
     value: float
@@ -53,6 +55,7 @@ class Perplexity:
     planned: int
     protocol: str
     tokens_sha256: str
+    vocabulary: int
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,7 +80,8 @@ class PreparedText:
             first, in their order.
 
     Raises:
-        InfraError: there are fewer tokens than one window (`too-short`).
+        InfraError: there are fewer tokens than one window (`too-short`), the window is longer than the model was made
+            for, or the text has a token without an embedding (`unsupported`).
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class PreparedText:
     ) -> None:
         self.scorer = scorer
         self.tokens_wt = _cut(token_ids, window)  # (windows of the whole text, window)
+        check_window(scorer.loaded.model, window)
+        check_tokens(scorer.loaded, self.tokens_wt, "the text")
         order = _drawn(len(self.tokens_wt), windows) if shuffled else list(range(len(self.tokens_wt)))[:windows]
         self.planned = len(order)
         self.batches = batched(order, (batch_tokens or window) // window)
@@ -150,6 +156,7 @@ class PreparedText:
             planned=self.planned,
             protocol=PROTOCOL,
             tokens_sha256=self.tokens_sha256,
+            vocabulary=self.scorer.language_model.vocabulary,
         )
 
     def _keep(self, batch: Sequence[int], states: torch.Tensor) -> None:

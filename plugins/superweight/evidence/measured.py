@@ -51,7 +51,15 @@ class Perplexity(Record):
         default_factory=list, description="of each window: share of tokens on which both models rank the same one first"
     )
     tokens_sha256: str = Field(description="of the token ids of all planned windows")
+    vocabulary: int = Field(
+        default=0, description="tokens that the model chooses among, the perplexity of guessing; 0 if not known"
+    )
     key: str = Field(default="", description="hash of everything that this figure depends on")
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether a guess among all tokens would do no worse."""
+        return 0 < self.vocabulary <= self.value
 
     def by_window(self, values: Sequence[float]) -> dict[int, float]:
         """Per-window values keyed by the window's place in the text."""

@@ -92,6 +92,7 @@ def verdict_text(gate: GateResult) -> str:
     """The verdict with its symbol; a waived one says so, and a figure that is odd has a mark."""
     text = f"{SYMBOLS[gate.verdict]} {gate.verdict}"
     text += " (waived)" if gate.waiver is not None else ""
+    text += "" if gate.informs else " (no better than guessing)"
     return text + (" (odd)" if gate.flags else "")
 
 

@@ -75,6 +75,9 @@ def _judged(kind: GateKind, of: str, cell: CellEvidence, baseline: CellEvidence,
     if of not in known:
         yield _no_baseline(f"{kind}:{of}", kind)
         return
+    if kind in ("divergence", "agreement") and (problem := quality.unsound(baseline.perplexity[of])) is not None:
+        yield infra_gate(f"{kind}:{of}", kind, problem)
+        return
     design = replace(rules.design(card.confidence), family=max(1, rules.planned.get(cell.id, 1)))
     match kind:
         case "perplexity":
@@ -85,6 +88,7 @@ def _judged(kind: GateKind, of: str, cell: CellEvidence, baseline: CellEvidence,
             gate = quality.judge_agreement(card, of, cell.perplexity[of], design)
         case "zero-shot":
             gate = quality.judge_zero_shot(card, of, cell.zero_shot[of], baseline.zero_shot[of], design)
+            gate = quality.if_a_loss_could_show(gate, card, baseline.zero_shot[of])
         case "flips":
             gate = quality.judge_flips(card, of, cell.zero_shot[of], baseline.zero_shot[of], design)
     yield _with_provenance(gate, card, cell, baseline, rules)

@@ -57,9 +57,12 @@ def judge_cell(evidence: CellEvidence, gates: Sequence[GateResult]) -> JudgedCel
 
 
 def _control(gates: Sequence[GateResult]) -> Verdict:
-    """What perplexity and zero-shot say; a control that is damaged or unmeasured in any other way shows nothing."""
-    quality = [gate for gate in gates if gate.kind in QUALITY]
-    others = [gate for gate in gates if gate not in quality]
+    """What perplexity and zero-shot say; a control that is damaged or unmeasured in any other way shows nothing.
+
+    Gates on which no model could be seen to lose anything are left out, so that the others can vouch.
+    """
+    quality = [gate for gate in gates if gate.kind in QUALITY and gate.informs]
+    others = [gate for gate in gates if gate.kind not in QUALITY]
     if any(gate.verdict == "INFRA" for gate in quality) or any(gate.verdict != "PASS" for gate in others):
         return "INFRA"
     return combine(gate.verdict for gate in quality) if quality else "INCONCLUSIVE"

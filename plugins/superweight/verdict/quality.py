@@ -10,6 +10,7 @@ from typing import Any
 from superweight.cards.gate import GateCard
 from superweight.evidence.measured import Failure, Perplexity, Verdict, ZeroShot
 from superweight.verdict.amounts import relative
+from superweight.verdict.chance import nothing_to_lose
 from superweight.verdict.comparison import Comparison, Design, compare_means, compare_scores, compare_share
 from superweight.verdict.flips import compared, flips
 from superweight.verdict.intervals import Interval
@@ -26,15 +27,15 @@ _CERTAIN: dict[str, Any] = {"verdict": "REGRESSION", "p_pass": 1.0, "p_regressio
 
 def baseline_perplexity(corpus: str, figure: Perplexity) -> GateResult:
     """The uncompressed model's own figure: it has nothing to be compared with, but it must be a number."""
-    finite = math.isfinite(figure.value)
+    problem = unsound(figure)
     message = f"perplexity on {corpus} {figure.value:.4g} over {figure.windows} windows of {figure.window} tokens"
-    if not finite:
-        message += ": the uncompressed model itself is broken, so nothing can be compared with it"
+    if problem is not None:
+        message += f": {problem.message}"
     return GateResult(
         gate=f"perplexity:{corpus}",
         kind="perplexity",
-        verdict="PASS" if finite else "INFRA",
-        reason="" if finite else "non-finite",
+        verdict="PASS" if problem is None else "INFRA",
+        reason="" if problem is None else problem.reason,
         metric="perplexity",
         higher_is_better=False,
         value=figure.value,
@@ -46,9 +47,10 @@ def baseline_perplexity(corpus: str, figure: Perplexity) -> GateResult:
 
 
 def baseline_zero_shot(task: str, figure: ZeroShot) -> GateResult:
-    """The uncompressed model's own figure."""
+    """The uncompressed model's own figure; one that is no better than guessing is no figure to lose from."""
     sound = math.isfinite(figure.value) and not figure.unanswered
-    return GateResult(
+    nothing = nothing_to_lose(figure) if sound else ""
+    gate = GateResult(
         gate=f"zero-shot:{task}",
         kind="zero-shot",
         verdict="PASS" if sound else "INFRA",
@@ -60,6 +62,35 @@ def baseline_zero_shot(task: str, figure: ZeroShot) -> GateResult:
         planned=figure.planned or figure.n,
         message=f"{figure.metric} on {task} {figure.value:.4f} over {figure.n} items" + _unanswered(figure),
         details={"data": figure.data},
+    )
+    return _uninformative(gate, nothing) if nothing else gate
+
+
+def unsound(figure: Perplexity) -> Failure | None:
+    """Why nothing can be compared with the uncompressed model's perplexity, if so."""
+    if not (math.isfinite(figure.value) and all(map(math.isfinite, figure.nll))):
+        return Failure(stage="baseline", reason="non-finite", message=_BROKEN)
+    if figure.is_guessing:
+        told = (
+            f"the uncompressed model's perplexity of {figure.value:.4g} is no better than guessing among its "
+            f"{figure.vocabulary} tokens, so it is no language model of this text and nothing can be compared with it"
+        )
+        return Failure(stage="baseline", reason="no-language-model", message=told)
+    return None
+
+
+def if_a_loss_could_show(gate: GateResult, card: GateCard, baseline: ZeroShot) -> GateResult:
+    """A gate of scores, undecided where not even a model that only guesses could be told from the baseline."""
+    if gate.verdict in ("INFRA", "REGRESSION"):
+        return gate
+    nothing = nothing_to_lose(baseline, card.margin)
+    return _uninformative(gate, nothing) if nothing else gate
+
+
+def _uninformative(gate: GateResult, nothing: str) -> GateResult:
+    message = f"{gate.message}; cannot show a loss: {nothing}"
+    return gate.model_copy(
+        update={"verdict": "INCONCLUSIVE", "informs": False, "message": message, "needed": None, "detectable": None}
     )
 
 
@@ -74,8 +105,8 @@ def judge_perplexity(
     ours, theirs = candidate.by_window(candidate.nll), baseline.by_window(baseline.nll)
     if _other_text(candidate, baseline) or not ours or not ours.keys() <= theirs.keys():
         return _unpaired("perplexity", corpus, "the two models were not scored on the same tokens")
-    if not all(map(math.isfinite, theirs.values())):
-        return _unfit("perplexity", corpus, "non-finite", _BROKEN)
+    if (problem := unsound(baseline)) is not None:
+        return infra_gate(f"perplexity:{corpus}", "perplexity", problem)
     losses = [ours[window] - theirs[window] for window in ours]
     planned = candidate.planned or len(losses)
     comparison = compare_means(losses, planned=planned, margin=loss_margin(card), design=design, places=list(ours))

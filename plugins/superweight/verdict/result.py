@@ -60,6 +60,10 @@ class GateResult(Record):
     flags: list[str] = Field(default_factory=list, description="what is odd about this figure, verdict aside")
     reason: str = Field(default="", description="failure class of an INFRA gate")
     waiver: dict[str, str] | None = Field(default=None, description="ticket, expiry and reason, if somebody waived it")
+    informs: bool = Field(
+        default=True,
+        description="false where the uncompressed model does no better than guessing, so that no loss could be seen",
+    )
     card: str = Field(default="", description="id of the gate card that set the margin")
     why: str = Field(default="", description="where the margin comes from")
     details: dict[str, Any] = Field(default_factory=dict)
