@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a conftest.py imports this module, and most runs have one p
     from pytest_superweight.model_scheduling import ModelScheduling
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist, nothing knows of this hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModelScheduling | None:
     """To keep each model's cells in one worker, import this hook in the `conftest.py` of your suites.
 
