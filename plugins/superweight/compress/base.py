@@ -45,8 +45,18 @@ class Context:
         """Bits of the checkpoint's dtype."""
         return 8 * self.loaded.dtype.itemsize
 
-    @cached_property
+    @property
     def weights(self) -> tuple[LinearWeight, ...]:
+        """The weights that a recipe compresses: `known_weights`, if nothing beside them should be among them.
+
+        Raises:
+            InfraError: there is none, or the decoder layers hold others that are not understood (`recipe-mismatch`).
+        """
+        self.loaded.architecture.coverage.require(type(self.loaded.model).__name__)
+        return self.known_weights
+
+    @cached_property
+    def known_weights(self) -> tuple[LinearWeight, ...]:
         """The linear weights of the decoder layers, a parameter that several modules share counted once.
 
         Raises:
@@ -84,7 +94,7 @@ class Context:
         Raises:
             InfraError: there is no super weight (`recipe-mismatch`): a control that changes nothing proves nothing.
         """
-        holding = tuple(weight for weight in self.weights if weight.name in self.known)
+        holding = tuple(weight for weight in self.known_weights if weight.name in self.known)
         if not holding:
             raise InfraError(
                 f"recipe kind '{kind}' changes super weights, and none is known for {self.loaded.checkpoint.origin}: "

@@ -39,8 +39,7 @@ def weight_views(
     weight: LinearWeight, expert: int | None, granularity: Granularity, size: int | None = None
 ) -> list[torch.Tensor]:
     """`block_views` of one matrix of a model."""
-    stored = weight.parameter.data if expert is None else weight.parameter.data[expert]
-    return block_views(stored, granularity, size, transposed=weight.transposed)
+    return block_views(weight.stored(expert), granularity, size, transposed=weight.transposed)
 
 
 def count_blocks(views: list[torch.Tensor]) -> int:

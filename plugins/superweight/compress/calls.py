@@ -142,9 +142,9 @@ class _ExpertCalls(TorchFunctionMode):
 
 def _expert_of(weight: LinearWeight, matrix: torch.Tensor) -> int | None:
     """Which expert's matrix lies at this address; None if it is not one of this weight's."""
-    parameter = weight.parameter
+    stacked = weight.stacked
     if matrix.dim() != 2:
         return None
-    size = parameter.stride(0) * parameter.element_size()
-    expert, rest = divmod(matrix.data_ptr() - parameter.data_ptr(), size)
-    return expert if rest == 0 and 0 <= expert < parameter.shape[0] else None
+    size = stacked.stride(0) * stacked.element_size()
+    expert, rest = divmod(matrix.data_ptr() - stacked.data_ptr(), size)
+    return expert if rest == 0 and 0 <= expert < stacked.shape[0] else None

@@ -84,7 +84,7 @@ def _marked(
     """The blocks of a boolean matrix that is true at each super weight; None if there is none."""
     if not held:
         return None
-    stored = weight.parameter.data if expert is None else weight.parameter.data[expert]
+    stored = weight.stored(expert)
     marks = torch.zeros_like(stored, dtype=torch.bool)
     start = stored.storage_offset()
     marks.view(-1)[[scalar.storage_offset() - start for scalar in held]] = True

@@ -9,14 +9,14 @@ from superweight.compress.size import measure
 
 def baseline(method: Baseline, context: Context, journal: Journal) -> Outcome:
     """The uncompressed model."""
-    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width))
+    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width))
 
 
 def no_op(method: NoOp, context: Context, journal: Journal) -> Outcome:
     """Copies, rewrites and later restores every linear weight, with the weight itself."""
-    for weight in context.weights:
+    for weight in context.known_weights:
         journal.keep(weight)
         for expert in experts(weight):
             matrix = weight.matrix(expert)
             journal.write(weight, matrix, matrix.clone())
-    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width))
+    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width))

@@ -91,7 +91,7 @@ def prune_largest_others(method: PruneLargestOthers, context: Context, journal: 
     Raises:
         InfraError: the model has no more than `count` such weights (`recipe-mismatch`).
     """
-    available = sum(weight.parameter.numel() for weight in context.weights) - len(set(context.super_weights))
+    available = sum(weight.parameter.numel() for weight in context.known_weights) - len(set(context.super_weights))
     if available <= method.count:
         raise InfraError(
             f"prune-largest-others zeroes {method.count} weights, and the decoder layers have {available} besides "
@@ -100,7 +100,7 @@ def prune_largest_others(method: PruneLargestOthers, context: Context, journal: 
         )
     least = _kth_largest(context, method.count)
     pruned, equal = 0, method.count - _count_above(context, least)
-    for weight in context.weights:
+    for weight in context.known_weights:
         flat = []
         for start, magnitude in _magnitudes(weight, context):
             ties = (magnitude == least).nonzero().flatten()[:equal]
@@ -110,7 +110,7 @@ def prune_largest_others(method: PruneLargestOthers, context: Context, journal: 
         pruned += where.numel()
         _put(weight, where, torch.zeros_like(where, dtype=weight.parameter.dtype), journal)
     figures = {"pruned": pruned, "least_magnitude": float(least)}
-    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width), figures=figures)
+    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
 
 
 def _scale(factor: float, kind: str, context: Context, journal: Journal) -> Outcome:
@@ -119,7 +119,7 @@ def _scale(factor: float, kind: str, context: Context, journal: Journal) -> Outc
         scaled = weight.parameter.data.take(where).float() * factor + 0.0  # a zero is +0.0
         _put(weight, where, scaled.to(weight.parameter.dtype), journal)
     figures = {"factor": factor, "scaled": len(set(context.super_weights))}
-    return Outcome(size=measure(context.loaded.model, context.weights, width=context.width), figures=figures)
+    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
 
 
 def _put(weight: LinearWeight, flat: torch.Tensor, values: torch.Tensor, journal: Journal) -> None:
@@ -158,7 +158,7 @@ def _magnitudes(weight: LinearWeight, context: Context) -> Iterator[tuple[int, t
 def _kth_largest(context: Context, k: int) -> torch.Tensor:
     """The k-th largest magnitude, 0-dim float32 on the CPU; holds no more than 2k and one piece at a time."""
     largest = torch.empty(0)
-    for weight in context.weights:
+    for weight in context.known_weights:
         for _, magnitude in _magnitudes(weight, context):
             top = magnitude.topk(min(k, magnitude.numel())).values.cpu()
             both = torch.cat([largest, top])
@@ -167,4 +167,6 @@ def _kth_largest(context: Context, k: int) -> torch.Tensor:
 
 
 def _count_above(context: Context, least: torch.Tensor) -> int:
-    return sum(int((m > float(least)).sum()) for weight in context.weights for _, m in _magnitudes(weight, context))
+    return sum(
+        int((m > float(least)).sum()) for weight in context.known_weights for _, m in _magnitudes(weight, context)
+    )

@@ -96,10 +96,10 @@ class ExpertWatch(TorchFunctionMode):
     def _owner(self, tensor: torch.Tensor) -> tuple[LinearWeight, int] | None:
         start = tensor.data_ptr()
         for weight in self._weights:
-            parameter = weight.parameter
-            size = parameter.stride(0) * parameter.element_size()  # bytes an expert takes
-            offset = start - parameter.data_ptr()
-            if 0 <= offset < size * parameter.shape[0]:
+            stacked = weight.stacked
+            size = stacked.stride(0) * stacked.element_size()  # bytes an expert takes
+            offset = start - stacked.data_ptr()
+            if 0 <= offset < size * stacked.shape[0]:
                 return weight, offset // size
         return None
 

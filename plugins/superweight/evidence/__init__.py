@@ -4,6 +4,7 @@ from superweight.evidence.journal import Journal
 from superweight.evidence.key import content_key
 from superweight.evidence.measured import (
     CellEvidence,
+    Coverage,
     Failure,
     LayerPeaks,
     Noise,
@@ -20,6 +21,7 @@ from superweight.evidence.write import write_items, write_text
 
 __all__ = [
     "CellEvidence",
+    "Coverage",
     "Failure",
     "Journal",
     "LayerPeaks",

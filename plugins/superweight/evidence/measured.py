@@ -180,6 +180,22 @@ class Size(Record):
     model_bits_per_weight: float = Field(description="over every parameter of the model")
 
 
+class Coverage(Record):
+    """How much of the decoder layers a recipe sees, and what it leaves alone on purpose."""
+
+    share: float = Field(description="linear weights' share of the decoder layers' parameters, from 0 to 1")
+    by_kind: dict[str, float] = Field(
+        default_factory=dict,
+        description="share by kind: attention, mlp, expert, other (these are compressed), router, vector, left alone, "
+        "unknown",
+    )
+    left_alone: dict[str, str] = Field(
+        default_factory=dict,
+        description="matrices and tables that no recipe compresses, and why; * for a layer's number",
+    )
+    unknown: list[str] = Field(default_factory=list, description="what was not understood, with its shape")
+
+
 class CellEvidence(Record):
     """Everything measured on one model under one recipe."""
 
@@ -207,6 +223,7 @@ class CellEvidence(Record):
     )
     sanity: Sanity | None = None
     size: Size | None = None
+    coverage: Coverage | None = Field(default=None, description="of the model; the same under every recipe")
     perplexity: dict[str, Perplexity] = Field(default_factory=dict, description="by corpus")
     zero_shot: dict[str, ZeroShot] = Field(default_factory=dict, description="by task")
     noise: dict[str, Noise] = Field(

@@ -18,7 +18,7 @@ from superweight.detect import LayerPeaks as DetectedPeaks
 from superweight.detect import Settings, detect, layer_peaks
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, Scorer, corpus_tokens
-from superweight.evidence import CellEvidence, LayerPeaks, Sanity, Size, Store, StoredWeight, content_key
+from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, Store, StoredWeight, content_key
 from superweight.measure.environment import environment
 from superweight.measure.fingerprint import fingerprints, non_finite
 from superweight.measure.keys import basis
@@ -112,9 +112,20 @@ class ModelBench:
             **measured,
             "recipe": method.model_dump(mode="json"),
             "protected": [str(where) for where in self.protected],
+            "compressed": self._compressed,
             "calibration": hashlib.sha256(self.tokens(corpus).numpy().tobytes()).hexdigest() if corpus else None,
             **self.identity,
         }
+
+    @cached_property
+    def _compressed(self) -> str:
+        """Hash of which parameters a recipe takes for linear weights, and of how they are laid out."""
+        weights = self.loaded.architecture.linear_weights
+        layout = [(weight.name, weight.shape, weight.experts, weight.transposed) for weight in weights]
+        return hashlib.sha256(repr(layout).encode()).hexdigest()
+
+    def _coverage(self) -> Coverage:
+        return Coverage.model_validate(self.loaded.architecture.coverage.as_dict())
 
     def detect_into(self, evidence: CellEvidence) -> None:
         """Detection, and the card's claim beside it."""
@@ -139,6 +150,7 @@ class ModelBench:
             evidence.reused["detection"] = self._detected_before
         figures = {"compressed_bits_per_weight": width, "model_bits_per_weight": width, "parameters": total}
         evidence.size = Size.model_validate(figures)
+        evidence.coverage = self._coverage()
 
     def inspect_into(self, cell: Cell, evidence: CellEvidence) -> None:
         """What the recipe changed, what it did to the super weights, and what it costs in bits."""
@@ -149,6 +161,7 @@ class ModelBench:
         evidence.recipe_figures = found["recipe_figures"]
         evidence.size = Size.model_validate(found["size"])
         evidence.super_weights = [StoredWeight.model_validate(weight) for weight in found["super_weights"]]
+        evidence.coverage = self._coverage()
         if taken.since:
             evidence.reused["sanity"] = taken.since
 

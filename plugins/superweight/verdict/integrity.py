@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from superweight.evidence.measured import CellEvidence
+from superweight.evidence.measured import CellEvidence, Coverage
 from superweight.verdict.result import GateResult
 
 
@@ -60,7 +60,7 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
             f"{len(sanity.changed)} parameters changed, {len(sanity.hooks)} modules' activations; "
             f"{cell.size.compressed_bits_per_weight:.3f} bits per compressed weight, "
             f"{cell.size.model_bits_per_weight:.3f} over the whole model"
-        )
+        ) + (f"; {describe_coverage(cell.coverage)}" if cell.coverage else "")
     return GateResult(
         gate="sanity",
         kind="sanity",
@@ -69,6 +69,23 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
         metric="bits per weight",
         value=cell.size.compressed_bits_per_weight if cell.size else None,
         details={"problems": problems},
+    )
+
+
+def describe_coverage(coverage: Coverage) -> str:
+    """The share of the decoder layers that recipes see, by kind, and what they leave alone."""
+    parts = {name: f"{name} {share:.1%}" for name, share in coverage.by_kind.items()}
+    seen = ", ".join(parts[name] for name in ("attention", "mlp", "expert", "other") if name in parts)
+    left = ", ".join(
+        parts[name].replace("vector", "vectors").replace("router", "routers").replace("left alone", "others")
+        for name in ("router", "vector", "left alone")
+        if name in parts
+    )
+    unknown = f"; {parts['unknown']}, not understood" if "unknown" in parts else ""
+    return (
+        f"recipes see {coverage.share:.1%} of the decoder layers' parameters ({seen})"
+        + (f"; {left} left alone" if left else "")
+        + unknown
     )
 
 

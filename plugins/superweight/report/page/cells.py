@@ -18,6 +18,7 @@ from superweight.report.format import (
 from superweight.report.page.flipped import TaskFlips
 from superweight.report.page.interval import interval_svg
 from superweight.verdict import GateResult
+from superweight.verdict.integrity import describe_coverage
 
 _LISTED = 12  # values of a recipe's figures
 
@@ -45,6 +46,7 @@ class CellView(NamedTuple):
     gates: list[GateView]
     flips: list[TaskFlips]
     bits: str
+    coverage: str
     kept: str
     seconds: float
     figures: dict[str, str]
@@ -62,6 +64,7 @@ def cell_view(cell: CellDocument, flips: list[TaskFlips]) -> CellView:
         gates=[_gate(gate, cell) for gate in cell.gates],
         flips=flips,
         bits="" if cell.size is None else f"{cell.size.model_bits_per_weight:.2f}",
+        coverage="" if cell.coverage is None else describe_coverage(cell.coverage),
         kept=f"{kept} of {len(cell.super_weights)}" if cell.super_weights and cell.role != "baseline" else "",
         seconds=sum(cell.seconds.values()),
         figures={name: _short(value) for name, value in cell.recipe_figures.items()},
