@@ -4,7 +4,7 @@ import pytest
 
 from by_hand import cell, weight
 from judging import gates
-from superweight.evidence import Sanity
+from superweight.evidence import CellEvidence, Coverage, Sanity
 
 
 def sanity(declared=("w",), changed=("w",), undeclared=(), unchanged=(), **more):
@@ -43,6 +43,17 @@ def test_sanity_problems_are_regressions(given, words):
     gate = gates(cell(sanity=given))["sanity"]
     assert gate.verdict == "REGRESSION"
     assert words in gate.message
+
+
+def test_the_share_that_a_recipe_sees_is_said():
+    shares = {"attention": 0.1, "expert": 0.873, "router": 0.012, "vector": 0.005, "left alone": 0.01}
+    given = cell(sanity=sanity(), coverage=Coverage(share=0.973, by_kind=shares))
+    message = gates(given)["sanity"].message
+    assert "recipes see 97.3% of the decoder layers' parameters (attention 10.0%, expert 87.3%)" in message
+    assert "routers 1.2%, vectors 0.5%, others 1.0% left alone" in message
+    before = given.model_dump(mode="json")
+    del before["coverage"]  # as documents were written that knew nothing of it
+    assert CellEvidence.model_validate(before).coverage is None
 
 
 @pytest.mark.parametrize("role", ["candidate", "control"])
