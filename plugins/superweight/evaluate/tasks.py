@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from superweight.errors import CardError, InfraError
 from superweight.evaluate.embedded import describe, embedded_rows
 from superweight.evaluate.hub import hub_errors, hub_in_reach
 from superweight.evaluate.quiet import quiet
+from superweight.evaluate.task_sources import TaskSources, task_sources
 
 Prefer = Literal["auto", "hub", "embedded"]
 
@@ -31,10 +32,12 @@ class Task:
     Attributes:
         definition: lm-eval's task object, its rows loaded.
         data: where the rows came from and which split they are.
+        sources: what its figures depend on besides; empty for tasks of an installed lm-eval, whose version tells.
     """
 
     definition: Any
     data: str
+    sources: TaskSources = field(default_factory=TaskSources)
 
 
 def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress: bool = True) -> Task:
@@ -49,13 +52,14 @@ def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress
         InfraError: the rows cannot be had.
     """
     path = task_file(card)
+    sources = TaskSources() if {"site-packages", "dist-packages"} & set(path.parts) else task_sources(path)
     if card.embedded and (prefer == "embedded" or (prefer == "auto" and not hub_in_reach())):
         rows = embedded_rows(card.embedded, cache, progress=progress)
-        task = Task(_build(card, path, _with_rows(path, rows), cache), describe(card.embedded))
+        task = Task(_build(card, path, _with_rows(path, rows), cache), describe(card.embedded), sources)
     else:
         definition = _build(card, path, _from_hub(path, cache), cache)
         split = definition.config.test_split or definition.config.validation_split
-        task = Task(definition, f"{definition.config.dataset_path or 'custom'}: {split} split")
+        task = Task(definition, f"{definition.config.dataset_path or 'custom'}: {split} split", sources)
     known = list(task.definition.aggregation())
     if card.metric not in known:
         raise CardError(f"task card '{card.id}': metric: '{card.metric}' is none of the task's: {', '.join(known)}")

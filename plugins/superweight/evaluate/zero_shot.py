@@ -44,6 +44,7 @@ class ZeroShot:
         data: where the rows came from and which split they are.
         version: of the task and of lm-eval.
         num_fewshot: examples shown before each question.
+        warnings: what a reader of the figure must know of how it came about.
     """
 
     task: str
@@ -57,10 +58,11 @@ class ZeroShot:
     data: str
     version: str
     num_fewshot: int
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "items": list(self.items)}
+        return {**asdict(self), "items": list(self.items), "warnings": list(self.warnings)}
 
 
 class PreparedTask:
@@ -83,7 +85,7 @@ class PreparedTask:
     """
 
     def __init__(self, scorer: Scorer, card: TaskCard, task: Task, *, limit: int | None = None) -> None:
-        self.card, self.data, self._scorer = card, task.data, scorer
+        self.card, self.data, self.sources, self._scorer = card, task.data, task.sources, scorer
         self._task = task.definition
         with quiet():
             from superweight.evaluate.lm import InMemoryLM
@@ -130,6 +132,12 @@ class PreparedTask:
             return [self._item(number) for number in batch]
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of any figure of this task must know."""
+        why = self.sources.unknowable
+        return (f"measured anew in every run, as what it depends on cannot be known: {why}",) if why else ()
+
+    @property
     def tokens(self) -> int:
         """Tokens that a model would be fed if it scored every request alone."""
         return sum(len(context) + len(continuation) - 1 for context, continuation in self._pairs.values())
@@ -151,6 +159,7 @@ class PreparedTask:
             data=self.data,
             version=f"{self._task.VERSION} (lm-eval {version('lm-eval')})",
             num_fewshot=int(self._task.config.num_fewshot or 0),
+            warnings=self.warnings,
         )
 
     def measure(self, *, progress: Progress | None = None, alone: bool = False) -> ZeroShot:
@@ -168,7 +177,7 @@ class PreparedTask:
             for number, requests in self._requests.items()
         }
         targets = {str(number): str(self._task.doc_to_target(doc)) for number, doc in self._documents.items()}
-        rules = [_sourced(self._task.dump_config()), str(self._task.VERSION), self.card.metric]
+        rules = [_sourced(self._task.dump_config()), str(self._task.VERSION), self.card.metric, self.sources.content]
         return hashlib.sha256(json.dumps([asked, targets, rules], default=str).encode()).hexdigest()
 
     def _responses(self, kind: str, instances: list[Any], progress: Progress | None, alone: bool) -> list[Any]:

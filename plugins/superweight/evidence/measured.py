@@ -81,6 +81,7 @@ class ZeroShot(Record):
     version: str = Field(default="", description="lm-eval's task version and lm-eval's own")
     num_fewshot: int = 0
     key: str = Field(default="", description="hash of everything that this figure depends on")
+    warnings: list[str] = Field(default_factory=list, description="what a reader of the figure must know")
     items: list[dict[str, Any]] = Field(default_factory=list, exclude=True, repr=False)
 
     @property

@@ -21,7 +21,7 @@ from superweight.evaluate import PROTOCOL, Scorer, corpus_tokens
 from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, Store, StoredWeight, content_key
 from superweight.measure.environment import environment
 from superweight.measure.fingerprint import fingerprints, non_finite
-from superweight.measure.keys import basis
+from superweight.measure.keys import basis, settings_files
 from superweight.measure.record import take_one
 
 _VALUE_TOLERANCE = 0.02  # published values are printed to two or three digits, some from another dtype
@@ -74,6 +74,7 @@ class ModelBench:
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
             "compute_dtype": str(self.loaded.compute_dtype).removeprefix("torch."),
             "tokenizer": _tokenizer_hash(self.loaded.tokenizer),
+            "files": settings_files(self.checkpoint.directory),
             "generation": str(getattr(self.loaded.model, "generation_config", "")),
             **basis(self.loaded.device),
         }

@@ -169,9 +169,21 @@ def notes(document: RunDocument) -> list[str]:
     loading = {(cell.model, line) for cell in document.cells for line in cell.checkpoint.get("loading") or ()}
     slow = {(cell.model, cell.checkpoint["slow"]) for cell in document.cells if cell.checkpoint.get("slow")}
     told = [f"{model}: {line}" for model, line in sorted(loading)]
+    told += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
     return (
         sorted(found) + told + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
     )
+
+
+def _warnings(document: RunDocument) -> list[tuple[str, str, str]]:
+    """Model, task and what is to be known of the task's figures, once each."""
+    found = {
+        (cell.model, task, line)
+        for cell in document.cells
+        for task, figure in cell.zero_shot.items()
+        for line in figure.warnings
+    }
+    return sorted(found)
 
 
 def fixes(document: RunDocument) -> list[Fix]:
