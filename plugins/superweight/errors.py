@@ -16,6 +16,8 @@ InfraReason = Literal[
     "non-finite",  # NaN or infinity where a number belongs
     "pickle",  # a checkpoint format that runs code when it is read
     "unsupported",  # readable, but not something this library can gate
+    "bad-card",  # a card or a task's settings that only show when they are used
+    "bad-rows",  # too many rows of a task cannot be asked
     "too-short",  # a corpus with less than one window
     "recipe-mismatch",  # a recipe that fits no module of the model
     "missing-package",  # an optional dependency is not installed

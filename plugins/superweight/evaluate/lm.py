@@ -28,6 +28,13 @@ class InMemoryLM(HFLM):  # type: ignore[misc]
         self._scorer = scorer
         self._collected: list[Pair] | None = None
 
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **more: Any) -> list[int]:
+        """As HFLM, which fails on any text where the tokenizer has neither BOS nor EOS to look for at its beginning."""
+        if self.prefix_token_id is None and add_special_tokens is None:
+            add_special_tokens = True  # as tokenizers do by themselves
+        found: list[int] = super().tok_encode(string, add_special_tokens=add_special_tokens, **more)
+        return found
+
     def encode(self, instances: Sequence[Any]) -> list[Pair]:
         """Token ids of context and continuation of each log-likelihood request, exactly as HFLM makes them."""
         collected: list[Pair] = []
@@ -37,6 +44,15 @@ class InMemoryLM(HFLM):  # type: ignore[misc]
         finally:
             self._collected = None
         return collected
+
+    def encode_each(self, instances: Sequence[Any]) -> list[Pair | Exception]:
+        """As `encode`, with what was raised in the place of each request of which HFLM can make no tokens."""
+        try:
+            return list(self.encode(instances))
+        except Exception as error:  # one of many is at fault: each is tried alone
+            if len(instances) == 1:
+                return [error]
+        return [found for instance in instances for found in self.encode_each([instance])]
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], *_: Any, **__: Any

@@ -7,17 +7,18 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from superweight.cards.data import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.problems import missing_package
-from superweight.errors import CardError, InfraError
+from superweight.errors import CardError, InfraError, SuperweightError
 from superweight.evaluate.embedded import describe, embedded_rows
+from superweight.evaluate.first_row import Tried, as_given, sound_first_row
 from superweight.evaluate.hub import hub_errors, hub_in_reach
-from superweight.evaluate.quiet import quiet
+from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.task_sources import TaskSources, task_sources
 
 Prefer = Literal["auto", "hub", "embedded"]
@@ -33,11 +34,13 @@ class Task:
         definition: lm-eval's task object, its rows loaded.
         data: where the rows came from and which split they are.
         sources: what its figures depend on besides; empty for tasks of an installed lm-eval, whose version tells.
+        warnings: what lm-eval said while it was built.
     """
 
     definition: Any
     data: str
     sources: TaskSources = field(default_factory=TaskSources)
+    warnings: tuple[str, ...] = ()
 
 
 def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress: bool = True) -> Task:
@@ -53,17 +56,21 @@ def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress
     """
     path = task_file(card)
     sources = TaskSources() if {"site-packages", "dist-packages"} & set(path.parts) else task_sources(path)
-    if card.embedded and (prefer == "embedded" or (prefer == "auto" and not hub_in_reach())):
-        rows = embedded_rows(card.embedded, cache, progress=progress)
-        task = Task(_build(card, path, _with_rows(path, rows), cache), describe(card.embedded), sources)
-    else:
-        definition = _build(card, path, _from_hub(path, cache), cache)
-        split = definition.config.test_split or definition.config.validation_split
-        task = Task(definition, f"{definition.config.dataset_path or 'custom'}: {split} split", sources)
+    with collected() as told:
+        task = _load(card, path, cache, prefer, progress)
     known = list(task.definition.aggregation())
     if card.metric not in known:
         raise CardError(f"task card '{card.id}': metric: '{card.metric}' is none of the task's: {', '.join(known)}")
-    return task
+    return replace(task, sources=sources, warnings=tuple(told))
+
+
+def _load(card: TaskCard, path: Path, cache: Cache, prefer: Prefer, progress: bool) -> Task:
+    if card.embedded and (prefer == "embedded" or (prefer == "auto" and not hub_in_reach())):
+        rows = embedded_rows(card.embedded, cache, progress=progress)
+        return Task(_build(card, path, _with_rows(path, rows), cache), describe(card.embedded))
+    definition = _build(card, path, _from_hub(path, cache), cache)
+    split = definition.config.test_split or definition.config.validation_split
+    return Task(definition, f"{definition.config.dataset_path or 'custom'}: {split} split")
 
 
 def task_file(card: TaskCard) -> Path:
@@ -117,12 +124,25 @@ def _definitions(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
 
 def _build(card: TaskCard, path: Path, overrides: dict[str, Any], cache: Cache) -> Any:
     """lm-eval's task object for one YAML file."""
-    with hub_errors(f"the rows of task '{card.task}'", cache):
-        from lm_eval.tasks._factory import TaskFactory
-        from lm_eval.tasks._index import TaskIndex
+    tried = Tried()
+    try:
+        with hub_errors(f"the rows of task '{card.task}'", cache), sound_first_row() as tried:
+            from lm_eval.tasks._factory import TaskFactory
+            from lm_eval.tasks._index import TaskIndex
 
-        entry = TaskIndex.entry_from_path(path)
-        built = TaskFactory().build(entry, overrides=overrides, registry={}) if entry else None
+            entry = TaskIndex.entry_from_path(path)
+            built = as_given(TaskFactory().build(entry, overrides=overrides, registry={})) if entry else None
+    except SuperweightError:
+        raise
+    except Exception as error:  # whatever a task's settings and Python may raise
+        if tried.none_sound:
+            raise InfraError(
+                f"task '{card.id}': none of its rows can be asked, and lm-eval fails on row 0 "
+                f"({type(error).__name__}: {error}). Correct the rows, or doc_to_text, doc_to_choice and doc_to_target "
+                f"in {path}.",
+                reason="bad-rows",
+            ) from error
+        raise _unreadable(path, error) from error
     if not hasattr(built, "build_all_requests"):
         raise CardError(f"task card '{card.id}': task: {path} defines a group of tasks or no task; expected one task")
     if getattr(built, "MULTIMODAL", False) or getattr(built, "UNSAFE_CODE", False):
@@ -131,15 +151,26 @@ def _build(card: TaskCard, path: Path, overrides: dict[str, Any], cache: Cache) 
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
     with quiet():
         from lm_eval.tasks._yaml_loader import load_yaml
     try:
         config: dict[str, Any] = load_yaml(path, resolve_func=False)
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise CardError(f"{path}: not a task that lm-eval can read: {error}") from error
+    except Exception as error:  # YAML, and the Python that it names
+        raise _unreadable(path, error) from error
+    if not isinstance(config, dict) or "group" in config or not {"task", "class"} & set(config):
+        raise CardError(f"{path}: defines {_what(config)}; expected the settings of one task, 'task: NAME' among them")
     return config
+
+
+def _what(config: Any) -> str:
+    if isinstance(config, dict):
+        return "a group of tasks" if "group" in config else "no task"
+    return "nothing" if config is None else f"a {type(config).__name__}"
+
+
+def _unreadable(path: Path, error: Exception) -> CardError:
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return CardError(f"{path}: not a task that lm-eval can read: {told[:300]}")
 
 
 def _no_examples(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,19 +6,22 @@ import hashlib
 import inspect
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from superweight.errors import InfraError
 from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
-from superweight.evaluate.quiet import quiet
+from superweight.evaluate.quiet import collected, quiet
+from superweight.evaluate.rows import LeftOut, bad_label, bad_pair, require_enough, shown
 
 if TYPE_CHECKING:
     from superweight.cards.data import TaskCard
     from superweight.checkpoint import Cache
     from superweight.checkpoint.loading import LoadedModel
+    from superweight.evaluate.lm import Pair
     from superweight.evaluate.tasks import Prefer, Task
 
 _FEWSHOT_SEED = 1234  # lm-eval's own, where none is chosen
@@ -38,6 +41,7 @@ class ZeroShot:
         higher_is_better: of the gated metric.
         n: how many items were asked.
         planned: how many would have been without stopping early.
+        left_out: rows that cannot be asked, and why; they are no items.
         items: one dictionary an item, in the task's order: `doc_id`, `doc_hash` and `target` as lm-eval logs them, the
             end of the prompt, the choices with their log-likelihoods (nats) and whether each is what greedy decoding
             gives, the names of its metrics, and the item's value of each.
@@ -59,10 +63,12 @@ class ZeroShot:
     version: str
     num_fewshot: int
     warnings: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "items": list(self.items), "warnings": list(self.warnings)}
+        lists = {"items": list(self.items), "warnings": list(self.warnings)}
+        return {**asdict(self), **lists, "left_out": [one._asdict() for one in self.left_out]}
 
 
 class PreparedTask:
@@ -75,11 +81,15 @@ class PreparedTask:
         scorer: of the model.
         card: the task card.
         task: its definition and rows.
-        limit: only the first so many items.
+        limit: only the first so many rows.
+
+    Raises:
+        InfraError: too many rows cannot be asked, or lm-eval makes no requests of them (`bad-rows`).
 
     Attributes:
         batches: numbers of items, as lm-eval counts them.
-        planned: how many items there are.
+        planned: how many items can be asked.
+        left_out: rows that cannot, whatever the model answers, and why.
         content: sha256 of what is asked and how it is scored: every item's hash and target, the token ids of every
             request that is scored, and the task's settings.
     """
@@ -91,17 +101,19 @@ class PreparedTask:
             from superweight.evaluate.lm import InMemoryLM
 
             self._lm = InMemoryLM(scorer)
-            self._task.set_fewshot_seed(_FEWSHOT_SEED)
-            self._task.build_all_requests(limit=limit, rank=0, world_size=1)
-            self._documents = dict(self._task.doc_iterator(rank=0, limit=limit, world_size=1))
-            self._requests = _by(self._task.instances, "doc_id")
+        with quiet(), collected() as told:
+            self._build(limit)
             scored = [one for one in self._task.instances if one.request_type == "loglikelihood"]
-            self._pairs = {id(one): pair for one, pair in zip(scored, self._lm.encode(scored), strict=True)}
-        self.planned = len(self._documents)
-        asked = [number for number in self._documents if number in self._requests]
+            self._pairs = {id(one): pair for one, pair in zip(scored, self._lm.encode_each(scored), strict=True)}
+            self.left_out = tuple(self._cannot_be_asked())
+        require_enough(card.id, self.left_out, len(self._documents))
+        self._told = [*task.warnings, *told]
+        cannot = {one.doc_id for one in self.left_out}
+        asked = [number for number in self._documents if number not in cannot]
+        self.planned = len(asked)
         size = _BATCH_ITEMS.get(scorer.loaded.device.type, _BATCH_ITEMS["cuda"])
         self.batches = batched([asked[place] for place in visiting_order(len(asked))], size)
-        self.content = self._content()
+        self.content = self._content(asked)
 
     def ask(
         self, batch: Sequence[int], *, progress: Progress | None = None, alone: bool = False
@@ -134,13 +146,18 @@ class PreparedTask:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of any figure of this task must know."""
-        why = self.sources.unknowable
-        return (f"measured anew in every run, as what it depends on cannot be known: {why}",) if why else ()
+        found = list(self._told)
+        if why := self.sources.unknowable:
+            found.append(f"measured anew in every run, as what it depends on cannot be known: {why}")
+        if cut := self._cut_short():
+            found.append(f"{cut} prompts lost their beginning: the model is fed {self._lm.max_length} tokens at most")
+        return tuple(found)
 
     @property
     def tokens(self) -> int:
         """Tokens that a model would be fed if it scored every request alone."""
-        return sum(len(context) + len(continuation) - 1 for context, continuation in self._pairs.values())
+        pairs = [pair for pair in self._pairs.values() if not isinstance(pair, Exception)]
+        return sum(len(context) + len(continuation) - 1 for context, continuation in pairs)
 
     def figure(self, items: Sequence[dict[str, Any]]) -> ZeroShot:
         """The figure from what `ask` returned for some of the items; at least one."""
@@ -160,6 +177,7 @@ class PreparedTask:
             version=f"{self._task.VERSION} (lm-eval {version('lm-eval')})",
             num_fewshot=int(self._task.config.num_fewshot or 0),
             warnings=self.warnings,
+            left_out=self.left_out,
         )
 
     def measure(self, *, progress: Progress | None = None, alone: bool = False) -> ZeroShot:
@@ -171,22 +189,71 @@ class PreparedTask:
                 progress(len(items), self.planned)
         return self.figure(items)
 
-    def _content(self) -> str:
-        asked = {
-            str(number): [doc_hash(requests[0].doc), [self._pairs.get(id(one)) or str(one.args) for one in requests]]
-            for number, requests in self._requests.items()
-        }
-        targets = {str(number): str(self._task.doc_to_target(doc)) for number, doc in self._documents.items()}
+    def _build(self, limit: int | None) -> None:
+        """Let lm-eval make its requests."""
+        try:
+            self._task.set_fewshot_seed(_FEWSHOT_SEED)
+            self._task.build_all_requests(limit=limit, rank=0, world_size=1)
+            self._documents = dict(self._task.doc_iterator(rank=0, limit=limit, world_size=1))
+        except Exception as error:
+            raise InfraError(
+                f"task '{self.card.id}': lm-eval cannot make requests of its rows ({type(error).__name__}: {error}). "
+                "Correct doc_to_text, doc_to_choice and doc_to_target in the task's YAML, or the rows.",
+                reason="bad-rows",
+            ) from error
+        self._requests = _by(self._task.instances, "doc_id")
+
+    def _cannot_be_asked(self) -> Iterator[LeftOut]:
+        """Rows that no model can be asked, with the first reason found."""
+        for number, document in self._documents.items():
+            requests = self._requests.get(number, [])
+            if reason := self._why_not(document, requests):
+                prompt = str(requests[0].args[0]) if requests else ""
+                yield LeftOut(number, shown(document, prompt), reason)
+
+    def _why_not(self, document: Any, requests: Sequence[Any]) -> str:
+        if not requests:
+            return "makes no request (no choices)"
+        for one in requests:
+            if id(one) in self._pairs and (
+                reason := bad_pair(str(one.args[1]), self._pairs[id(one)], self._lm.max_length)
+            ):
+                return reason
+        try:
+            self._task.doc_to_target(document)
+            return bad_label(self._task, document)
+        except Exception as error:  # the task's own code and templates
+            return f"has no target that can be read ({type(error).__name__}: {error})"
+
+    def _cut_short(self) -> int:
+        """How many requests are longer than what the model is fed, and so lose their beginning, as in lm-eval."""
+        pairs = [pair for pair in self._pairs.values() if not isinstance(pair, Exception)]
+        return sum(len(context) + len(answer) > self._lm.max_length + 1 for context, answer in pairs)
+
+    def _content(self, asked_numbers: Sequence[int]) -> str:
+        asked = {}
+        for number in asked_numbers:
+            requests = self._requests[number]
+            pairs = [self._pairs.get(id(one)) or str(one.args) for one in requests]
+            asked[str(number)] = [doc_hash(requests[0].doc), pairs]
+        targets = {str(number): str(self._task.doc_to_target(self._documents[number])) for number in asked_numbers}
         rules = [_sourced(self._task.dump_config()), str(self._task.VERSION), self.card.metric, self.sources.content]
-        return hashlib.sha256(json.dumps([asked, targets, rules], default=str).encode()).hexdigest()
+        left_out = [one.doc_id for one in self.left_out]
+        return hashlib.sha256(json.dumps([asked, targets, rules, left_out], default=str).encode()).hexdigest()
 
     def _responses(self, kind: str, instances: list[Any], progress: Progress | None, alone: bool) -> list[Any]:
         if kind == "loglikelihood":
-            pairs = [self._pairs[id(instance)] for instance in instances]
+            pairs = [self._pair(instance) for instance in instances]
             longest = self._lm.max_length
             return list(self._scorer.continuations(pairs, max_length=longest, progress=progress, alone=alone))
         with quiet(), self._scorer.loaded.arithmetic():
             return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
+
+    def _pair(self, instance: Any) -> Pair:
+        pair = self._pairs[id(instance)]
+        if isinstance(pair, Exception):  # its row was left out
+            raise pair
+        return pair
 
     def _item(self, number: int) -> dict[str, Any]:
         """One item with its value of every metric; metrics of filters beyond the first are `metric,filter`."""

@@ -82,6 +82,9 @@ class ZeroShot(Record):
     num_fewshot: int = 0
     key: str = Field(default="", description="hash of everything that this figure depends on")
     warnings: list[str] = Field(default_factory=list, description="what a reader of the figure must know")
+    left_out: list[dict[str, Any]] = Field(
+        default_factory=list, description="rows that cannot be asked: doc_id, text and reason; they are no items"
+    )
     items: list[dict[str, Any]] = Field(default_factory=list, exclude=True, repr=False)
 
     @property

@@ -12,7 +12,7 @@ import torch
 
 from superweight.cards import Cell, Library, ModelCard, TierPerplexity, TierTask, baseline_recipe
 from superweight.checkpoint import Cache
-from superweight.errors import InfraError
+from superweight.errors import InfraError, SuperweightError
 from superweight.evidence import CellEvidence, Failure, Store
 from superweight.measure.bench import ModelBench
 from superweight.measure.environment import default_device
@@ -159,7 +159,7 @@ class Workbench:
             measure(*self._open(cell.model), evidence)
             self._done[known] = None
         except Exception as error:
-            failure = error if isinstance(error, InfraError) else _crash(stage, error)
+            failure = _failure(stage, error)
             self._done[known] = failure
             evidence.failures.append(Failure(stage=stage, reason=failure.reason, message=str(failure)))
             raise failure from error
@@ -177,13 +177,18 @@ class Workbench:
                     model, self.library, self.cache, device=self.device, dtype=self.dtype, store=self.store
                 )
             except Exception as error:
-                self._broken[model.id] = error if isinstance(error, InfraError) else _crash("loading", error)
+                self._broken[model.id] = _failure("loading", error)
                 raise self._broken[model.id] from error
             self._bench = (bench, Figures(bench, self.stop, self.watch))
         return self._bench
 
 
-def _crash(stage: str, error: Exception) -> InfraError:
+def _failure(stage: str, error: Exception) -> InfraError:
+    """What went wrong, as it is written down: in its own words if it was foreseen, else where it crashed."""
+    if isinstance(error, InfraError):
+        return error
+    if isinstance(error, SuperweightError):
+        return InfraError(str(error), reason="bad-card")
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
     return InfraError(f"{stage} crashed at {place}: {type(error).__name__}: {error}", reason="crash")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from superweight.cards.model import Role
-from superweight.evidence.measured import Verdict
+from superweight.evidence.measured import Verdict, ZeroShot
 from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS, difference, margin
 from superweight.verdict import GateResult
@@ -177,13 +177,17 @@ def notes(document: RunDocument) -> list[str]:
 
 def _warnings(document: RunDocument) -> list[tuple[str, str, str]]:
     """Model, task and what is to be known of the task's figures, once each."""
-    found = {
-        (cell.model, task, line)
-        for cell in document.cells
-        for task, figure in cell.zero_shot.items()
-        for line in figure.warnings
-    }
+    figures = [(cell.model, task, figure) for cell in document.cells for task, figure in cell.zero_shot.items()]
+    found = {(model, task, line) for model, task, figure in figures for line in figure.warnings}
+    found |= {(model, task, _left_out(figure)) for model, task, figure in figures if figure.left_out}
     return sorted(found)
+
+
+def _left_out(figure: ZeroShot) -> str:
+    rows = (figure.planned or figure.n) + len(figure.left_out)
+    named = [f"row {one['doc_id']} {one['reason']}" for one in figure.left_out[:3]]
+    more = f", and {len(figure.left_out) - 3} more" if len(figure.left_out) > 3 else ""
+    return f"{len(figure.left_out)} of {rows} rows left out: {'; '.join(named)}{more}"
 
 
 def fixes(document: RunDocument) -> list[Fix]:
