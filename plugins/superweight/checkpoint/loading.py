@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class LoadedModel:
         compute_dtype: arithmetic of matmuls in the forward pass.
         device: where the parameters are.
         account: what became of every tensor of the files; None of a model that was not loaded from files.
+        recipes: kinds of the recipes in force; empty while the model is what its files hold.
     """
 
     model: Any
@@ -55,6 +56,7 @@ class LoadedModel:
     compute_dtype: torch.dtype
     device: torch.device
     account: Account | None = None
+    recipes: list[str] = field(default_factory=list, compare=False)
 
     @cached_property
     def architecture(self) -> Architecture:

@@ -46,6 +46,8 @@ def apply(recipe: RecipeCard, context: Context) -> Applied:
             model is left as it was, as after any other exception.
     """
     journal = Journal(context.loaded.dtype)
+    context.loaded.recipes.append(recipe.method.kind)
+    journal.stack.callback(context.loaded.recipes.pop)
     try:
         with torch.no_grad():
             outcome = RECIPES[recipe.method.kind](recipe.method, context, journal)

@@ -59,15 +59,16 @@ class Scorer:
             allows it.
 
     Raises:
-        InfraError: the model is no causal language model (`unsupported`).
+        InfraError: the model, if no recipe is in force on it, is no causal language model (`unsupported`).
     """
 
     def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None) -> None:
         self.loaded = loaded
         self.language_model = LanguageModel(loaded.model)
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(loaded.device.type, _BATCH_TOKENS["cuda"])
-        with loaded.arithmetic():
-            check_causal(self.language_model)
+        if not loaded.recipes:  # which may mix tokens: one scale for all activations of a pass does
+            with loaded.arithmetic():
+                check_causal(self.language_model)
         self.sharing = find_sharing(self.language_model, loaded.device)
         self.beginnings: Beginnings | None = None
         self._cost = row_cost(loaded.model)
