@@ -6,7 +6,7 @@ import warnings
 
 from pytest_superweight.cell_under_test import CellUnderTest
 from superweight.errors import GateFailure, Inconclusive, Suspicious, Waived
-from superweight.verdict import GateResult, JudgedCell
+from superweight.verdict import GateResult, JudgedCell, unmeasured
 
 
 def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool = False) -> None:
@@ -54,8 +54,10 @@ def enforce_control(cell: CellUnderTest, judged: JudgedCell) -> None:
     """
     if not judged.red:
         return
+    means = "a gate that cannot tell is broken, and no verdict of this run counts"
+    if unmeasured(judged.verdict, judged.gates):
+        means = "it was not measured, so nothing vouches for this gate"
     figures = "\n".join(f"  {gate.verdict:12} {gate.gate}: {gate.message}" for gate in judged.gates)
     raise GateFailure(
-        f"the control {cell.cell.id} must get {judged.evidence.expects} and got {judged.verdict}: "
-        f"a gate that cannot tell is broken, and no verdict of this run counts.\n{figures}"
+        f"the control {cell.cell.id} must get {judged.evidence.expects} and got {judged.verdict}: {means}.\n{figures}"
     )

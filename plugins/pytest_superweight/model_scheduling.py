@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from xdist.scheduler import LoadScopeScheduling
-
-from pytest_superweight.session import KEY, GateSession
+from pytest_superweight.surviving import Surviving
 
 
-class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
+class ModelScheduling(Surviving):
     """xdist scheduling that gives all cells of one model to one worker, so that each model is loaded once."""
 
     def schedule(self) -> None:
@@ -19,11 +17,6 @@ class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         return model_of(nodeid) or nodeid
-
-    @property
-    def _session(self) -> GateSession:
-        session: GateSession = self.config.stash[KEY]
-        return session
 
     @property
     def _models(self) -> set[str]:

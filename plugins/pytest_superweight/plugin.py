@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,12 +33,26 @@ def pytest_configure(config: pytest.Config) -> None:
     """To restrict a test to some roles, write `@pytest.mark.superweight_roles("candidate", "reference")`."""
     config.addinivalue_line("markers", "superweight_roles(*roles): run this test on cells of these roles only")
     config.stash[KEY] = GateSession(Settings.of(config), arguments=tuple(map(str, config.invocation_params.args)))
+    _configure_workers(config)
     if config.getoption("superweight_progress") == "live" or sys.stdout.isatty():
         from pytest_superweight.live import LiveProgress, wanted
 
         with suppress(Exception):  # whatever is odd about this terminal, tests can run without it
             if wanted(config):
                 config.pluginmanager.register(LiveProgress(config), "superweight-live")
+
+
+def _configure_workers(config: pytest.Config) -> None:
+    """A worker leaves crumbs, and the controller looks after workers; a run in one process does neither."""
+    if hasattr(config, "workerinput"):
+        from pytest_superweight.crumbs import Crumbs
+
+        if directory := config.workerinput.get("superweight_crumbs"):
+            config.stash[KEY].crumbs = Crumbs(Path(directory))
+    elif config.pluginmanager.hasplugin("xdist") and config.getoption("dist", "no") != "no":
+        from pytest_superweight.workers import Workers
+
+        config.pluginmanager.register(Workers(config), "superweight-workers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -79,6 +94,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             gate.want(cell, item.callspec.params)  # type: ignore[attr-defined]
     if gate.wanted and not hasattr(session.config, "workerinput"):
         gate.begin()
+    if gate.wanted and gate.crumbs is not None:
+        gate.crumbs.collected(session.config.workerinput["workerid"], gate.wanted)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A worker says what it is about to run, for the case that it does not live to tell."""
+    gate = item.config.stash[KEY]
+    if gate.wanted and gate.crumbs is not None:
+        gate.crumbs.starts(item.config.workerinput["workerid"], item.nodeid)  # type: ignore[attr-defined]
+    return (yield)
 
 
 @pytest.fixture
@@ -134,6 +160,8 @@ def pytest_runtest_makereport(
     if cell is not None:
         under_test = item.funcargs.get("superweight_cell")  # type: ignore[attr-defined]
         report.superweight_gates = dict(getattr(under_test, "answers", {}))  # type: ignore[attr-defined]
+        if report.when == "teardown" and hasattr(item.config, "workerinput"):
+            report.superweight_evidence = item.config.stash[KEY].hand_over(cell)  # type: ignore[attr-defined]
     if cell is None or call.excinfo is None or not report.failed:
         return report
     error = call.excinfo.value
@@ -157,6 +185,10 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
     if output is not None:
         output["superweight"] = gate.hand_over() if gate.wanted else ""
         return
+    if gate.deaths and gate.scheduled:
+        gate.begin()
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:  # some take that for success, and nobody lived to collect
+            session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
     if not gate.active or gate.bad_card:
         return
     if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -172,19 +204,8 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
     if gate.document is not None:
         add_properties(session.config, gate.document)
     red = ("REGRESSION", "INFRA", "INCONCLUSIVE") if gate.tier.inconclusive_is_red else ("REGRESSION", "INFRA")
-    if exitstatus == pytest.ExitCode.OK and verdict in red:
+    if exitstatus == pytest.ExitCode.OK and (verdict in red or gate.deaths):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object | None) -> None:
-    """Merge what a worker measured; a worker that died leaves a hole that makes the run INFRA."""
-    gate = node.config.stash[KEY]
-    handed_over = getattr(node, "workeroutput", {}).get("superweight")
-    if handed_over:
-        gate.take(handed_over)
-    if error:
-        gate.outside.append(f"worker {node.gateway.id} died: {error}")
 
 
 @pytest.hookimpl(trylast=True)

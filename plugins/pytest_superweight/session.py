@@ -12,16 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_superweight.options import TIERS, Settings
 from pytest_superweight.signals import teller
+from pytest_superweight.tally import Test
 from superweight.garbage import no_collection
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
+    from pytest_superweight.crumbs import Crumbs
+    from pytest_superweight.deaths import Death
     from superweight.cards import Cell, Library, TierCard, TierPerplexity, TierTask
     from superweight.evidence import CellEvidence
     from superweight.measure import Workbench
@@ -57,6 +60,14 @@ class GateSession:
     unwritten: str = ""
     notes: list[str] = field(default_factory=list)
     document: RunDocument | None = None
+    scheduled: bool = False
+    """Whether xdist hands out work as our suites ask for."""
+    crumbs: Crumbs | None = None
+    deaths: dict[str, Death] = field(default_factory=dict)
+    not_started: list[str] = field(default_factory=list)
+    """Tests for which no worker was left."""
+    _handed_over: dict[str, str] = field(default_factory=dict)
+    _versions: dict[str, dict[str, CellEvidence]] = field(default_factory=dict)
 
     @cached_property
     def library(self) -> Library:
@@ -85,7 +96,8 @@ class GateSession:
             from superweight.measure import Workbench, default_device, share_cores
 
             gc.freeze()  # half a million objects of torch and transformers that stay; collections need not walk them
-        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        name = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        worker = int(name.removeprefix("gw")) if name != "main" else 0
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
         share_cores(min(workers, len(self.asked)))
         device = self.settings.device or default_device(worker)
@@ -96,7 +108,7 @@ class GateSession:
             dtype=self.settings.dtype,
             store=None if self.settings.store is None else Store(self.settings.store, waiting=_say),
             stop=self._decided,
-            watch=teller(os.environ.get("PYTEST_XDIST_WORKER", "main")),
+            watch=teller(name, None if self.crumbs is None else self.crumbs.directory),
         )
         for model, entries in self.asked.items():
             bench.plan(model, entries)
@@ -181,32 +193,76 @@ class GateSession:
 
     def crashed(self, cell: Cell, stage: str, message: str) -> None:
         """Record that a test of this cell died of something that nobody foresaw."""
+        self._fail(cell, stage, "crash", message)
+
+    def _fail(self, cell: Cell, stage: str, reason: str, message: str) -> None:
         from superweight.evidence import CellEvidence, Failure
 
         evidence = self.evidence.setdefault(cell.id, CellEvidence.of(cell))
-        evidence.failures.append(Failure(stage=stage, reason="crash", message=message))
+        evidence.failures.append(Failure(stage=stage, reason=reason, message=message))
 
-    def hand_over(self) -> str:
-        """What a worker gives to the controller: plain JSON, per-item tables included."""
-        cells = [
-            e.model_dump(mode="python")
-            | {"zero_shot": {t: f.model_dump(mode="python") | {"items": f.items} for t, f in e.zero_shot.items()}}
-            for e in self.evidence.values()
-        ]
-        return json.dumps({"cells": cells, "wanted": sorted(self.wanted)})
+    def hand_over(self, cell: Cell | None = None) -> str:
+        """What a worker gives to the controller: plain JSON, per-item tables included.
 
-    def take(self, handed_over: str) -> None:
+        Args:
+            cell: give it and its baseline only, for the case that the worker does not live to give all.
+
+        """
+        chosen = [e for e in self.evidence.values() if cell is None or e.id == cell.id or _is_baseline_of(e, cell)]
+        cells = {evidence.id: _as_json(evidence) for evidence in chosen}
+        news = {name: text for name, text in cells.items() if self._handed_over.get(name) != text}
+        self._handed_over |= news
+        return json.dumps({"cells": list(news.values()), "wanted": sorted(self.wanted)})
+
+    def take(self, handed_over: str, worker: str) -> None:
         """What the controller does with it. A cell that two workers measured keeps the figures of both."""
         from superweight.evidence import CellEvidence
 
         given = json.loads(handed_over)
-        self.wanted |= {(cell, gate) for cell, gate in given["wanted"]}
-        if given["wanted"]:
+        self.expect({(cell, gate) for cell, gate in given["wanted"]})
+        for text in given["cells"]:
+            evidence = CellEvidence.model_validate(json.loads(text))
+            versions = self._versions.setdefault(evidence.id, {})
+            versions[worker] = evidence
+            self.evidence[evidence.id] = reduce(_merged, versions.values())
+
+    def expect(self, wanted: set[tuple[str, str]]) -> None:
+        """Workers were asked for this."""
+        self.wanted |= wanted
+        if wanted:
             self.begin()
-        for raw in given["cells"]:
-            evidence = CellEvidence.model_validate(raw)
-            known = self.evidence.get(evidence.id)
-            self.evidence[evidence.id] = evidence if known is None else _merged(known, evidence)
+
+    def last_started(self, worker: str) -> str | None:
+        """The last test that a worker started, empty if it came to none; None if nobody knows."""
+        return None if self.crumbs is None else self.crumbs.started(worker)
+
+    def died(self, death: Death) -> None:
+        """A worker is gone: what it was asked for is asked for all the same."""
+        self.deaths[death.worker] = death
+        self.outside.append(str(death))
+        if self.crumbs is not None:
+            self.expect(self.crumbs.wanted(death.worker))
+
+    def abandon(self, nodeids: Sequence[str]) -> None:
+        """No worker was left for these tests."""
+        self.not_started = list(nodeids)
+        count = "1 test was" if len(nodeids) == 1 else f"{len(nodeids)} tests were"
+        self.outside.append(f"{count} not started, since no worker was left to run them: {nodeids[0]}, …")
+
+    def _bury(self) -> None:
+        """Tests that a worker died over and tests that nobody started are failures of their cells."""
+        told = [(death.fatal, "crash", death.cause) for death in self.deaths.values() if death.fatal]
+        told += [(nodeid, "interrupted", "not started: no worker was left to run it") for nodeid in self.not_started]
+        cells = {cell.id: cell for cell in self.matrix} if told else {}
+        for nodeid, reason, message in told:
+            if (test := Test.of(nodeid, cells)) is not None:
+                self._fail(cells[test.cell], self._stage(nodeid, test.cell), reason, message)
+
+    def _stage(self, nodeid: str, cell: str) -> str:
+        """The gate that a test asks for, or what the test is called if it asks for none or for several."""
+        asked = nodeid.rpartition("/")[2].removesuffix("]")
+        gates = [gate for one, gate in self.wanted if one == cell and gate.partition(":")[2] == asked]
+        return gates[0] if len(gates) == 1 else nodeid.partition("[")[0].rpartition("::")[2]
 
     def _miss(self) -> None:
         """Whatever was asked for and has no figure and no failure was not measured: that is INFRA, never silence."""
@@ -259,6 +315,7 @@ class GateSession:
             write_run,
         )
 
+        self._bury()
         self._miss()
         self.outside += self._lacking()
         order = {cell.id: index for index, cell in enumerate(self.matrix)}
@@ -344,6 +401,15 @@ def _missing(evidence: CellEvidence, gate: str) -> bool:
     figures = {"perplexity": set(evidence.perplexity), "zero-shot": set(evidence.zero_shot)}
     failed = any(failure.stage == gate for failure in evidence.failures)
     return kind in figures and name not in figures[kind] and not failed
+
+
+def _is_baseline_of(evidence: CellEvidence, cell: Cell) -> bool:
+    return evidence.role == "baseline" and evidence.model == cell.model.id
+
+
+def _as_json(evidence: CellEvidence) -> str:
+    tables = {task: f.model_dump(mode="python") | {"items": f.items} for task, f in evidence.zero_shot.items()}
+    return json.dumps(evidence.model_dump(mode="python") | {"zero_shot": tables})
 
 
 def _merged(one: CellEvidence, other: CellEvidence) -> CellEvidence:

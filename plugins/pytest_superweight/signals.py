@@ -19,12 +19,12 @@ VARIABLE = "SUPERWEIGHT_PROGRESS"
 _PAUSE = 0.1  # seconds between two of the same stage
 
 
-def teller(worker: str) -> Callable[[Step], None]:
-    """What tells of each step, if anybody watches."""
-    directory = os.environ.get(VARIABLE)
-    if not directory:
+def teller(worker: str, directory: Path | None = None) -> Callable[[Step], None]:
+    """What tells of each step, if anybody watches: in this directory, and in the one that the environment names."""
+    directories = [directory, Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None]
+    paths = [one / f"{worker}.json" for one in directories if one is not None]
+    if not paths:
         return lambda _: None
-    path = Path(directory) / f"{worker}.json"
     last: tuple[float, str] = (0.0, "")
 
     def tell(step: Step) -> None:
@@ -33,10 +33,11 @@ def teller(worker: str) -> Callable[[Step], None]:
         if about == last[1] and now - last[0] < _PAUSE:
             return
         last = (now, about)
-        with suppress(OSError):  # nobody's figures depend on it
-            fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps(step._asdict()), encoding="utf-8")
-            fresh.replace(path)
+        for path in paths:
+            with suppress(OSError):  # nobody's figures depend on it
+                fresh = path.with_suffix(".new")
+                fresh.write_text(json.dumps(step._asdict()), encoding="utf-8")
+                fresh.replace(path)
 
     return tell
 

@@ -24,7 +24,7 @@ from superweight.report.page import render_html
 from superweight.report.page.flipped import flipped
 from superweight.report.page.interval import interval_svg
 from superweight.report.page.matrix import matrix
-from superweight.verdict import GateResult, judge_cell
+from superweight.verdict import GateResult, infra_gate, judge_cell
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`{{7*7}}${1}&amp;\x1b[31m-->"
 BROKEN = f"{HOSTILE}\ud800"  # half a surrogate pair, as a data set may hold it
@@ -409,6 +409,14 @@ def test_a_control_that_is_not_as_expected_stands_out():
     words = Page(render_html(document)).words
     assert "1 of 1 control ✗ not as expected" in words
     assert "INFRA: the gate failed its own check, so no verdict counts" in words
+
+
+def test_a_control_that_was_not_measured_is_not_accused():
+    gone = infra_gate("perplexity:wiki", "perplexity", Failure(stage="perplexity:wiki", reason="crash", message="died"))
+    document = run_of((by_hand.cell("prune", role="control", expects="REGRESSION"), [gone]))
+    words = Page(render_html(document)).words
+    assert "1 of 1 control ! not measured" in words
+    assert "own check" not in words
 
 
 def test_a_run_of_nothing_and_a_cell_of_nothing():

@@ -141,6 +141,27 @@ def test_a_control_that_is_not_seen_makes_the_run_infra():
     assert "expected REGRESSION, got PASS" in found.reasons[0]
 
 
+def test_a_control_that_was_not_measured_is_not_accused():
+    """What went wrong comes first; the control, of which nothing is known, last."""
+    gone = judged(
+        cell(
+            "no-op",
+            "control",
+            expects="PASS",
+            failures=[Failure(stage="perplexity:wiki", reason="crash", message="died")],
+        )
+    )
+    assert (gone.verdict, gone.red) == ("INFRA", True)
+    assert "so nothing vouches for this gate" in gone.argument
+    found = run(gone, measured(2.0), outside=["worker gw0 was killed by SIGKILL (9)"])
+    assert found.verdict == "INFRA"
+    assert [reason.partition(" ")[0] for reason in found.reasons] == ["worker", "m/rtn:", "m/no-op:"]
+    contrary = run(measured(0.0, "control", "prune-super-weights"), measured(2.0), gone)
+    assert [reason.partition(" ")[0] for reason in contrary.reasons] == ["m/prune-super-weights:", "m/rtn:", "m/no-op:"]
+    damaged = measured(0.0, "control", "no-op", expects="PASS", sanity=DAMAGED)
+    assert "so this gate cannot be trusted" in damaged.argument, "that was measured"
+
+
 def test_a_control_that_is_not_decided_is_not_seen():
     doubtful = measured(MARGIN, "control", "prune-super-weights")
     assert (doubtful.verdict, doubtful.red) == ("INCONCLUSIVE", True)

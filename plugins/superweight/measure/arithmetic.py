@@ -43,6 +43,11 @@ _NO_MATTER = (
     "ONEDNN_VERBOSE",  # likewise
     "DNNL_VERBOSE",  # likewise
     "MKL_VERBOSE",  # likewise
+    "KMP_WARNINGS",  # likewise
+    "KMP_DUPLICATE_LIB_OK",  # whether two OpenMP libraries may be there; some packages set it when they are imported
+    "KMP_INIT_AT_FORK",  # likewise
+    "KMP_AFFINITY",  # on which cores
+    "KMP_BLOCKTIME",  # how long they stay awake
     "MKL_NUM_THREADS",  # the threads that torch uses are in the key themselves
     "OPENBLAS_NUM_THREADS",  # likewise
     "BLIS_NUM_THREADS",  # likewise

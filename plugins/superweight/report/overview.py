@@ -10,7 +10,8 @@ from superweight.cards.model import Role
 from superweight.evidence.measured import Verdict, ZeroShot
 from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS, difference, margin
-from superweight.verdict import GateResult
+from superweight.verdict import GateResult, unmeasured
+from superweight.verdict.result import QUALITY
 
 _WORDS = {"REGRESSION": "must not ship", "INCONCLUSIVE": "not decided", "INFRA": "not measured", "PASS": "may ship"}
 _SEVERITY: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
@@ -60,8 +61,21 @@ def _headline(document: RunDocument) -> str:
 
 
 def broken(document: RunDocument) -> list[CellDocument]:
-    """Controls that did not get the verdict they declare."""
-    return [cell for cell in document.cells if cell.role == "control" and cell.verdict != cell.expects]
+    """Controls whose figures say something else than they declare."""
+    return [cell for cell in _missed(document) if not unmeasured(cell.verdict, cell.gates)]
+
+
+def silent(document: RunDocument) -> list[CellDocument]:
+    """Controls that were not measured, so that nothing vouches for the gate."""
+    return [cell for cell in _missed(document) if unmeasured(cell.verdict, cell.gates)]
+
+
+def _missed(document: RunDocument) -> list[CellDocument]:
+    return [cell for cell in document.cells if cell.role == "control" and cell.verdict != cell.expects and _asked(cell)]
+
+
+def _asked(cell: CellDocument) -> bool:
+    return cell.verdict == "INFRA" or any(gate.kind in QUALITY for gate in cell.gates)
 
 
 def models(document: RunDocument) -> list[ModelLine]:
@@ -121,7 +135,8 @@ def reasons(document: RunDocument) -> list[Reason]:
         said = why(cell) or [cell.argument]
         by_chance = "among so many candidates one looks like this by chance: it decides this cell and not the run"
         found.append(Reason(cell, [*said, by_chance] if cell.id in chance else said))
-    return [*(Reason(None, [text]) for text in outside), *controls, *found]
+    unvouched = [Reason(cell, [cell.argument]) for cell in silent(document)]
+    return [*(Reason(None, [text]) for text in outside), *controls, *found, *unvouched]
 
 
 def _waived(cell: CellDocument) -> bool:

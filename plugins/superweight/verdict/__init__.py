@@ -1,7 +1,7 @@
 """Verdicts: pure functions of evidence."""
 
 from superweight.verdict.cell import gates_of
-from superweight.verdict.decide import JudgedCell, RunVerdict, combine, judge_cell, judge_run
+from superweight.verdict.decide import JudgedCell, RunVerdict, combine, judge_cell, judge_run, unmeasured
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
 from superweight.verdict.quality import judge_perplexity, judge_zero_shot
 from superweight.verdict.result import GateResult, infra_gate
@@ -24,4 +24,5 @@ __all__ = [
     "judge_sanity",
     "judge_super_weights",
     "judge_zero_shot",
+    "unmeasured",
 ]

@@ -7,11 +7,16 @@ import math
 MANIFOLD = 9.0
 """A relative change of so much is tenfold."""
 
+_LEGIBLE = 1e7
+"""Nobody reads more digits than of smaller numbers."""
+
 
 def times(ratio: float) -> str:
-    """A ratio in words: `×1.03`, `×128,000`."""
+    """A ratio in words: `×1.03`, `×128,000`, `×2.8e+36`."""
     if not math.isfinite(ratio):
         return "×∞"
+    if ratio >= _LEGIBLE:
+        return f"×{ratio:.2g}"
     return f"×{ratio:.3g}" if ratio < 1000 else f"×{float(f'{ratio:.2g}'):,.0f}"
 
 

@@ -68,6 +68,12 @@ def _control(gates: Sequence[GateResult]) -> Verdict:
     return combine(gate.verdict for gate in quality) if quality else "INCONCLUSIVE"
 
 
+def unmeasured(verdict: Verdict, gates: Sequence[GateResult]) -> bool:
+    """Whether a control shows nothing for want of figures, and not by the figures that there are."""
+    others = [gate.verdict for gate in gates if gate.kind not in QUALITY]
+    return verdict == "INFRA" and all(other in ("PASS", "INFRA") for other in others)
+
+
 def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verdict) -> str:
     waived = [gate for gate in gates if gate.waiver is not None]
     failed = [gate for gate in gates if gate.verdict == verdict and verdict != "PASS" and gate not in waived]
@@ -79,7 +85,11 @@ def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verd
     text += "".join(f"; {_waiver(gate)}" for gate in waived)
     text += "".join(f"; {gate.gate}: {flag}" for gate in gates for flag in gate.flags)
     if evidence.role == "control":
-        seen = "as it must be" if verdict == evidence.expects else "so this gate cannot be trusted"
+        seen = "so this gate cannot be trusted"
+        if verdict == evidence.expects:
+            seen = "as it must be"
+        elif unmeasured(verdict, gates):
+            seen = "so nothing vouches for this gate"
         return f"control expected {evidence.expects}, got {verdict}, {seen}. {text}"
     return text
 
@@ -99,21 +109,24 @@ class RunVerdict(Record):
 def judge_run(cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunVerdict:
     """One verdict for the run: candidates decide, controls vouch for the gate, references only inform.
 
-    A control that did not get its verdict is INFRA whatever else was found: the gate itself is broken, and nothing it
-    says about the candidates counts. So is whatever went wrong `outside` any cell, unless a regression is proven all
-    the same. Among candidates and baselines the worst verdict stands, regressions corrected for the number of
-    candidates (Holm): where many candidates are tried, one that fails by chance leaves the run undecided, not failed.
+    A control that did not get its verdict is INFRA whatever else was found: where it got another, the gate itself is
+    broken, and nothing it says about the candidates counts; where it was not measured, nobody vouches for the gate. So
+    is whatever went wrong `outside` any cell, unless a regression is proven all the same. Among candidates and
+    baselines the worst verdict stands, regressions corrected for the number of candidates (Holm): where many
+    candidates are tried, one that fails by chance leaves the run undecided, not failed.
     """
     broken = [c for c in cells if c.evidence.role == "control" and c.red]
-    unmeasured = [c for c in cells if c.evidence.role == "reference" and c.red]
+    unread = [c for c in cells if c.evidence.role == "reference" and c.red]
     deciding = [c for c in cells if c.evidence.role in ("baseline", "candidate")]
     chance = _by_chance([c for c in deciding if c.evidence.role == "candidate"])
     verdicts: list[Verdict] = ["INCONCLUSIVE" if c.evidence.id in chance else c.verdict for c in deciding]
-    if unmeasured or outside or not cells:
+    if unread or outside or not cells:
         verdicts.append("INFRA")
     verdict = "INFRA" if broken else combine(verdicts or ["PASS"])
     waived = [c for c in cells if c.verdict == "PASS" and any(gate.waiver for gate in c.gates)]
-    drivers = [*broken, *unmeasured, *(c for c in deciding if c.verdict != "PASS"), *waived]
+    silent = [c for c in broken if unmeasured(c.verdict, c.gates)]
+    contrary = [c for c in broken if c not in silent]
+    drivers = [*contrary, *unread, *(c for c in deciding if c.verdict != "PASS"), *waived, *silent]
     reasons = [*outside, *(f"{c.evidence.id}: {c.argument}{chance.get(c.evidence.id, '')}" for c in drivers)]
     return RunVerdict(verdict=verdict, reasons=reasons if cells else ["no cell was measured", *reasons])
 

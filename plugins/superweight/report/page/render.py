@@ -27,6 +27,7 @@ from superweight.report.overview import (
     not_measured,
     notes,
     reasons,
+    silent,
     spent,
     tally,
 )
@@ -131,7 +132,7 @@ def _choices(document: RunDocument, views: Sequence[CellView]) -> dict[str, list
 
 def _tally(document: RunDocument) -> list[tuple[str, str]]:
     """Counts in words, and how each is coloured; a control that is as expected is no bad news."""
-    missed = len(broken(document))
+    missed, unread = len(broken(document)), len(silent(document))
     found = [
         (f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", "aside" if missed else str(verdict))
         for role, verdict, n in tally(document)
@@ -140,7 +141,9 @@ def _tally(document: RunDocument) -> list[tuple[str, str]]:
     controls = sum(cell.role == "control" for cell in document.cells)
     if missed:
         found.append((f"{missed} of {_some(controls, 'control')} ✗ not as expected", "INFRA"))
-    elif controls:
+    if unread:
+        found.append((f"{unread} of {_some(controls, 'control')} ! not measured", "INFRA"))
+    elif controls and not missed:
         found.append((f"{_some(controls, 'control')} ✓ as expected", "aside"))
     references = sum(cell.role == "reference" for cell in document.cells)
     return found + ([(f"{_some(references, 'reference')}, which decide nothing", "aside")] if references else [])
