@@ -42,6 +42,7 @@ LAYERS, HIDDEN, INNER, WORDS = 6, 64, 96, 40
 SPECIAL = 4  # <pad>, <s>, </s>, <unk>
 VOCABULARY = WORDS + SPECIAL
 FOLLOWS = 0.15  # how often a word is followed by its successor rather than by any word
+TAUGHT = 0.9  # the same of what `trained` learns
 SPIKE = 600.0  # planted spikes, in medians of the residual stream
 
 _SIZES = {
@@ -135,14 +136,14 @@ def tiny_tokenizer(*, bos: str = "added") -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
 
 
-def tiny_text(length: int, *, seed: int = 0) -> torch.Tensor:
+def tiny_text(length: int, *, seed: int = 0, follows: float = FOLLOWS) -> torch.Tensor:
     """Token ids of a Markov chain: every word has one successor that follows it more often than the others do."""
     generator = torch.Generator().manual_seed(seed)
     successor = tiny_successors()
     words = torch.randint(WORDS, (length,), generator=generator)
-    follows = torch.rand(length, generator=generator) < FOLLOWS
+    successors = torch.rand(length, generator=generator) < follows
     for index in range(1, length):
-        if follows[index]:
+        if successors[index]:
             words[index] = successor[words[index - 1]]
     return words + SPECIAL
 
@@ -163,6 +164,28 @@ def tiny(kind: str, plants: Sequence[Plant] = (), *, bos: str = "added", seed: i
     _fit_head(loaded, {plant.coordinate.row for plant in plants})
     prompt = " ".join(f"w{token - SPECIAL}" for token in tiny_text(48, seed=7).tolist())
     return Tiny(loaded, prompt, tiny_text(1024, seed=8), values)
+
+
+def trained(*, steps: int = 100) -> LoadedModel:
+    """A tiny Llama that has learned its chain in all its layers, so that no single weight matters.
+
+    Its text is `tiny_text(…, follows=TAUGHT)`, at a perplexity of about 2.1; the embeddings, kept small and as random
+    as they were, leave the work to the layers.
+    """
+    model = tiny_model("llama", layers=2)
+    learned = [weight.parameter for weight in Architecture(model).linear_weights] + [model.lm_head.weight]
+    model.get_input_embeddings().weight.data.copy_(0.05 * torch.randn(VOCABULARY, HIDDEN))
+    model.lm_head.weight.data.mul_(0.1)
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.Adam(learned, 1e-2)
+    windows = tiny_text(512 * 64, seed=11, follows=TAUGHT).view(-1, 64)
+    for step in range(steps):
+        batch = windows[16 * step % 512 :][:16]
+        optimiser.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimiser.step()
+    return load(model.requires_grad_(False), tiny_tokenizer())
 
 
 def _plant(loaded: LoadedModel, plant: Plant) -> float:

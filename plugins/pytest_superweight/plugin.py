@@ -216,7 +216,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if document is None:
         return
     from superweight.report import terminal_table
-    from superweight.report.overview import headline, spent
+    from superweight.report.overview import headline, remarks, spent
 
     terminalreporter.section("compression gates")
     for line in terminal_table(document).splitlines():  # one by one: a line that cannot be encoded is escaped whole
@@ -230,7 +230,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(told)
     for line in document.look_back.lines:
         terminalreporter.write_line(line)
-    for note in gate.notes:
+    for note in [*remarks(document), *gate.notes]:
         terminalreporter.write_line(f"note: {note}")
     where = f"no report: {gate.unwritten}" if gate.unwritten else f"report: {gate.settings.out / 'report.html'}"
     terminalreporter.write_line(where)

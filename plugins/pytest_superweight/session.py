@@ -287,7 +287,7 @@ class GateSession:
             found = self.evidence.get(cell.id)
             if cell.role == "baseline" and (found is None or found.detection is None):
                 left_out.append(f"{cell.id} detection")
-            elif cell.role != "baseline" and (found is None or found.sanity is None):
+            elif cell.role != "baseline" and (found is None or (found.sanity is None and not found.not_applicable)):
                 left_out.append(f"{cell.id} sanity and super weights")
         from pytest_superweight.selection import tier_recipes
 

@@ -20,6 +20,7 @@ InfraReason = Literal[
     "bad-rows",  # too many rows of a task cannot be asked
     "too-short",  # a corpus with less than one window
     "recipe-mismatch",  # a recipe that fits no module of the model
+    "not-applicable",  # a recipe of super weights, and a model in which none is known
     "missing-package",  # an optional dependency is not installed
     "interrupted",
     "crash",  # anything unforeseen

@@ -117,6 +117,9 @@ RECIPE = 'id = "r"\ntitle = "R"\nrole = "{role}"\n{more}\n[method]\n{method}\n'
         ("control", "", 'kind = "no-op"', ["declares the verdict it must get"]),
         ("candidate", 'expects = "PASS"', 'kind = "no-op"', ["only a control"]),
         ("candidate", 'beside = "x"', 'kind = "no-op"', ["only a reference"]),
+        ("control", 'expects = "REGRESSION"', 'kind = "no-op"\n[stand_in]\nkind = "roll-channels"', ["'stand_in' is for"]),
+        ("reference", "", 'kind = "prune-super-weights"\n[stand_in]\nkind = "roll-channels"', ["'stand_in' is for"]),
+        ("control", 'expects = "REGRESSION"', 'kind = "prune-super-weights"\n[stand_in]\nkind = "baseline"', ["changes nothing"]),
         ("candidate", "", 'kind = "clip-restore"\nbits = 4\ngranularity = "tensor"\nz = 0', ["z", "greater than 0"]),
     ],
 )  # fmt: skip

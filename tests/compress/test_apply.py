@@ -17,6 +17,7 @@ METHODS = [
     {"kind": "prune-super-weights-keep-activation"},
     {"kind": "prune-largest-others", "count": 20},
     {"kind": "scale-super-weights", "factor": 0.5},
+    {"kind": "roll-channels"},
 ]
 
 

@@ -111,6 +111,12 @@ class ScaleSuperWeights(Strict):
     factor: float
 
 
+class RollChannels(Strict):
+    """Move every output channel of every linear weight on by one: no language model survives that."""
+
+    kind: Literal["roll-channels"]
+
+
 Method = Annotated[
     Baseline
     | NoOp
@@ -121,9 +127,14 @@ Method = Annotated[
     | PruneSuperWeights
     | PruneSuperWeightsKeepActivation
     | PruneLargestOthers
-    | ScaleSuperWeights,
+    | ScaleSuperWeights
+    | RollChannels,
     Field(discriminator="kind"),
 ]
+
+
+OF_SUPER_WEIGHTS = ("prune-super-weights", "prune-super-weights-keep-activation", "scale-super-weights")
+"""Kinds that change super weights, and so nothing in a model that has none."""
 
 
 class RecipeCard(Strict):
@@ -140,6 +151,17 @@ class RecipeCard(Strict):
     )
     expects: ControlVerdict | None = Field(default=None, description="the verdict a control must get")
     beside: Identifier | None = Field(default=None, description="the candidate that a reference is shown beside")
+    stand_in: Method | None = Field(
+        default=None, description="what a control does to a model in which no super weight is known"
+    )
+
+    @model_validator(mode="after")
+    def _stand_in_is_for_something(self) -> Self:
+        if self.stand_in is not None and (self.role != "control" or self.method.kind not in OF_SUPER_WEIGHTS):
+            raise ValueError(f"'stand_in' is for controls whose method.kind is one of {', '.join(OF_SUPER_WEIGHTS)}")
+        if self.stand_in is not None and self.stand_in.kind in (*OF_SUPER_WEIGHTS, "baseline"):
+            raise ValueError(f"'{self.stand_in.kind}' changes nothing in a model without super weights")
+        return self
 
     @model_validator(mode="after")
     def _role_is_complete(self) -> Self:

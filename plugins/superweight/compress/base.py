@@ -92,14 +92,15 @@ class Context:
         """The weights that hold super weights.
 
         Raises:
-            InfraError: there is no super weight (`recipe-mismatch`): a control that changes nothing proves nothing.
+            InfraError: there is no super weight (`not-applicable`): a control that changes nothing proves nothing.
         """
         holding = tuple(weight for weight in self.known_weights if weight.name in self.known)
         if not holding:
             raise InfraError(
                 f"recipe kind '{kind}' changes super weights, and none is known for {self.loaded.checkpoint.origin}: "
-                "neither its card nor detection names one. Leave the recipe out for this model.",
-                reason="recipe-mismatch",
+                "neither its card nor detection names one. Leave the recipe out for this model, or say in a control's "
+                "card what it does instead (stand_in).",
+                reason="not-applicable",
             )
         return holding
 

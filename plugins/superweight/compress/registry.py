@@ -26,6 +26,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "prune-super-weights-keep-activation": pruning.prune_keeping_activation,
         "prune-largest-others": pruning.prune_largest_others,
         "scale-super-weights": pruning.scale_super_weights,
+        "roll-channels": controls.roll_channels,
     }
 )
 """A new kind is one module and one line here."""

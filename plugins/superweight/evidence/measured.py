@@ -215,6 +215,10 @@ class CellEvidence(Record):
         default_factory=dict, description="origin, content hash, dtype, arithmetic, device"
     )
     recipe_parameters: dict[str, Any] = Field(default_factory=dict)
+    stands_in: str = Field(
+        default="",
+        description="kind of recipe that recipe_parameters stand in for, since no super weight is known; mostly none",
+    )
     recipe_figures: dict[str, Any] = Field(
         default_factory=dict, description="what the recipe chose or counted on the way"
     )
@@ -252,6 +256,11 @@ class CellEvidence(Record):
             beside=cell.recipe.beside,
             recipe_parameters=cell.recipe.method.model_dump(mode="json"),
         )
+
+    @property
+    def not_applicable(self) -> bool:
+        """Whether this is a reference that has nothing to show on this model."""
+        return self.role == "reference" and any(failure.reason == "not-applicable" for failure in self.failures)
 
     @property
     def id(self) -> str:

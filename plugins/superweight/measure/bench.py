@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from superweight.cards import Cell, Coordinate, Library, ModelCard
+from superweight.cards import Cell, Coordinate, Library, ModelCard, RecipeCard
 from superweight.checkpoint import Cache, load_model, resolve
 from superweight.checkpoint.bits import bits, hexadecimal
 from superweight.compress import Applied, Context, apply
@@ -107,7 +107,7 @@ class ModelBench:
 
     def what(self, cell: Cell, **measured: Any) -> dict[str, Any]:
         """Everything that a figure of a cell depends on, for its key."""
-        method = cell.recipe.method
+        method = self.recipe(cell).method
         corpus = getattr(method, "calibration_corpus", None)
         return {
             **measured,
@@ -117,6 +117,13 @@ class ModelBench:
             "calibration": hashlib.sha256(self.tokens(corpus).numpy().tobytes()).hexdigest() if corpus else None,
             **self.identity,
         }
+
+    def recipe(self, cell: Cell) -> RecipeCard:
+        """The cell's recipe; of a control that has no super weight to change, what stands in for it."""
+        card = cell.recipe
+        if card.stand_in is None or self.protected:
+            return card
+        return card.model_copy(update={"method": card.stand_in})
 
     @cached_property
     def _compressed(self) -> str:
@@ -155,7 +162,7 @@ class ModelBench:
 
     def inspect_into(self, cell: Cell, evidence: CellEvidence) -> None:
         """What the recipe changed, what it did to the super weights, and what it costs in bits."""
-        self.describe(evidence)
+        self.describe(evidence, cell)
         found, taken = take_one(self.store, self.what(cell, measured="sanity and peaks"), lambda: self._inspect(cell))
         evidence.sanity = Sanity.model_validate(found["sanity"])
         evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
@@ -173,7 +180,7 @@ class ModelBench:
             self.undo()
             self._original  # noqa: B018 - taken before the first change, for undo to check against
             context = Context(self.loaded, super_weights, calibration=self._calibration)
-            self._applied = (cell.recipe.id, apply(cell.recipe, context))
+            self._applied = (cell.recipe.id, apply(self.recipe(cell), context))
             self._begin(_first_layer(self.loaded.architecture.prefix, self._applied[1]))
         return self._applied[1]
 
@@ -202,10 +209,14 @@ class ModelBench:
             self._tokens[corpus] = corpus_tokens(self.loaded, self.library.corpora[corpus], self.cache)
         return self._tokens[corpus]
 
-    def describe(self, evidence: CellEvidence) -> None:
+    def describe(self, evidence: CellEvidence, cell: Cell | None = None) -> None:
         """Say of a cell what was measured on what."""
         if evidence.checkpoint:
             return
+        if cell is not None and cell.recipe.stand_in is not None:
+            method = self.recipe(cell).method.model_dump(mode="json")
+            evidence.stands_in = evidence.recipe_parameters["kind"] if method != evidence.recipe_parameters else ""
+            evidence.recipe_parameters = method
         names = ("content_hash", "dtype", "compute_dtype")
         evidence.checkpoint = {
             "origin": self.checkpoint.origin,

@@ -66,7 +66,7 @@ class Figures:
             seen = evidence.model_copy(update={"perplexity": {**evidence.perplexity, entry.corpus: figure(scores)}})
             return self._stop is not None and self._stop(seen, gate)
 
-        bench.describe(evidence)
+        bench.describe(evidence, cell)
         taken = take(
             bench.store,
             bench.what(cell, **_text_key(text), role="reference" if is_baseline else "compared"),
@@ -94,7 +94,7 @@ class Figures:
             seen = evidence.model_copy(update={"zero_shot": {**evidence.zero_shot, entry.task: figure(items)}})
             return self._stop is not None and self._stop(seen, gate)
 
-        bench.describe(evidence)
+        bench.describe(evidence, cell)
         taken = take(
             bench.store,
             bench.what(cell, **_task_key(task), alone=alone),

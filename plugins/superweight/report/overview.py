@@ -179,15 +179,35 @@ def spent(document: RunDocument) -> str:
 
 
 def notes(document: RunDocument) -> list[str]:
-    """What a reader of the figures should know of the models: their cards' notes, and what made the run slow."""
-    found = {cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}
+    """What a reader of the figures should know of the models: their cards' notes, and what the run found out."""
+    return sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}) + remarks(
+        document
+    )
+
+
+def remarks(document: RunDocument) -> list[str]:
+    """What the run found out about the models' files, the tasks' rows, and itself."""
     loading = {(cell.model, line) for cell in document.cells for line in cell.checkpoint.get("loading") or ()}
     slow = {(cell.model, cell.checkpoint["slow"]) for cell in document.cells if cell.checkpoint.get("slow")}
-    told = [f"{model}: {line}" for model, line in sorted(loading)]
-    told += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
-    return (
-        sorted(found) + told + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
-    )
+    found = [f"{model}: {line}" for model, line in sorted(loading)] + _without_super_weights(document)
+    found += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
+    return found + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
+
+
+def _without_super_weights(document: RunDocument) -> list[str]:
+    """Models in which none is known, and what the controls did to them instead."""
+    found = []
+    for baseline in (cell for cell in document.cells if cell.role == "baseline" and cell.detection is not None):
+        if baseline.super_weights:
+            continue
+        instead = {
+            f"{cell.recipe} did {cell.recipe_parameters.get('kind')} instead"
+            for cell in document.cells
+            if cell.model == baseline.model and cell.stands_in
+        }
+        said = [f"{baseline.model}: no super weights found, so there are none to lose", *sorted(instead)]
+        found.append("; ".join(said))
+    return found
 
 
 def _warnings(document: RunDocument) -> list[tuple[str, str, str]]:

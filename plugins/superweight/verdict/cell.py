@@ -41,7 +41,7 @@ def gates_of(
         gates = _as_one_family(gates, rules.planned.get(cell.id, 0))
         gates = [_waived(gate, cell, rules) for gate in gates]
         gates = [argued(gate, cell, theirs, gates, rules, run) for gate in gates]
-    return gates + [_failed(failure) for failure in cell.failures]
+    return gates + [_failed(failure, cell) for failure in cell.failures]
 
 
 def quality_gates(cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> Iterator[GateResult]:
@@ -182,6 +182,10 @@ def _no_baseline(gate: str, kind: Kind) -> GateResult:
     return infra_gate(gate, kind, Failure(stage=gate, reason="no-baseline", message=message))
 
 
-def _failed(failure: Failure) -> GateResult:
+def _failed(failure: Failure, cell: CellEvidence) -> GateResult:
+    """What could not be measured is INFRA; a reference that changes super weights has nothing to show without any."""
     kind: Kind = next((kind for kind in _KINDS if failure.stage.split(":")[0] == kind), "measurement")
-    return infra_gate(failure.stage, kind, failure)
+    gate = infra_gate(failure.stage, kind, failure)
+    if failure.reason != "not-applicable" or not cell.not_applicable:
+        return gate
+    return gate.model_copy(update={"verdict": "INCONCLUSIVE", "message": f"not applicable: {failure.message}"})

@@ -90,7 +90,11 @@ def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verd
             seen = "as it must be"
         elif unmeasured(verdict, gates):
             seen = "so nothing vouches for this gate"
-        return f"control expected {evidence.expects}, got {verdict}, {seen}. {text}"
+        instead = ""
+        if evidence.stands_in:
+            did = evidence.recipe_parameters.get("kind")
+            instead = f" ({did}, since no super weight is known for {evidence.stands_in})"
+        return f"control expected {evidence.expects}, got {verdict}, {seen}{instead}. {text}"
     return text
 
 

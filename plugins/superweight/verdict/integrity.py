@@ -8,6 +8,8 @@ from typing import Any
 from superweight.evidence.measured import CellEvidence, Coverage
 from superweight.verdict.result import GateResult
 
+_NONE = "no super weight found: zeroing no single candidate of any down projection makes the model clearly worse"
+
 
 def judge_super_weights(cell: CellEvidence) -> GateResult:
     """Whether every super weight of the card and of detection kept its bits, those that the card only lists included.
@@ -18,7 +20,9 @@ def judge_super_weights(cell: CellEvidence) -> GateResult:
     lines = [weight.describe() for weight in cell.super_weights]
     kept = len(cell.super_weights) - len(lost)
     head = f"{kept} of {len(cell.super_weights)} super weights survive bit for bit"
-    if not cell.promises:
+    if not cell.super_weights:
+        head = "no super weight is known in this model, so none can be lost"
+    elif not cell.promises:
         head += " (not promised by this recipe)"
     return GateResult(
         gate="super-weights",
@@ -116,7 +120,8 @@ def judge_detection(cell: CellEvidence, claimed: Sequence[Mapping[str, Any]], *,
     problems += (
         [f"the value at {_list(wrong)} is not the one the card gives: is this the right checkpoint?"] if wrong else []
     )
-    agreed = f"{len(found)} super weights confirmed by ablation" + ("" if known else "; the card makes no claim")
+    agreed = f"{len(found)} super weights confirmed by ablation" if found else _NONE
+    agreed += "" if known else "; the card makes no claim"
     return GateResult(
         gate="detection",
         kind="detection",
