@@ -165,10 +165,13 @@ def pytest_runtest_makereport(
     if cell is None or call.excinfo is None or not report.failed:
         return report
     error = call.excinfo.value
+    gate, name = item.config.stash[KEY], item.originalname  # type: ignore[attr-defined]
     if isinstance(error, GateFailure | InfraError):
         report.longrepr = str(error)
-    elif not isinstance(error, AssertionError | pytest.fail.Exception):
-        item.config.stash[KEY].crashed(cell, item.originalname, f"{type(error).__name__}: {error}")  # type: ignore[attr-defined]
+    elif isinstance(error, AssertionError | pytest.fail.Exception):
+        gate.failed(cell, name, str(error).partition("\n")[0] or type(error).__name__)
+    else:
+        gate.crashed(cell, name, f"{type(error).__name__}: {error}")
     return report
 
 

@@ -195,6 +195,10 @@ class GateSession:
         """Record that a test of this cell died of something that nobody foresaw."""
         self._fail(cell, stage, "crash", message)
 
+    def failed(self, cell: Cell, stage: str, message: str) -> None:
+        """Record that a test of this cell failed for reasons of its own, so that no headline says otherwise."""
+        self._fail(cell, stage, "test-failed", message)
+
     def _fail(self, cell: Cell, stage: str, reason: str, message: str) -> None:
         from superweight.evidence import CellEvidence, Failure
 
@@ -285,9 +289,10 @@ class GateSession:
         left_out = [f"{cell.id} {gate}" for cell in cells for gate in gates if (cell.id, gate) not in self.wanted]
         for cell in cells:
             found = self.evidence.get(cell.id)
-            if cell.role == "baseline" and (found is None or found.detection is None):
+            tried = set() if found is None else {failure.stage for failure in found.failures}
+            if cell.role == "baseline" and "detection" not in tried and (found is None or found.detection is None):
                 left_out.append(f"{cell.id} detection")
-            elif cell.role != "baseline" and (found is None or (found.sanity is None and not found.not_applicable)):
+            elif cell.role != "baseline" and "sanity" not in tried and (found is None or found.sanity is None):
                 left_out.append(f"{cell.id} sanity and super weights")
         from pytest_superweight.selection import tier_recipes
 

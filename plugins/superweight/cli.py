@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        0 on success, 1 if the answer is no, 2 if something could not be done, with the reason on standard error.
+        0 on success, 1 if the answer is no, 2 if something could not be done, with the reason on standard error in a
+        line.
 
     """
     options = _parser().parse_args(arguments)
@@ -31,6 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except SuperweightError as error:
         print(f"superweight: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to be flushed at exit
+        return 0
+    except OSError as error:
+        at = "" if error.filename is None else f"{error.filename}: "
+        print(f"superweight: {at}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if options.traceback:
+            raise
+        told = " ".join(str(error).split())[:300]
+        print(f"superweight: {type(error).__name__}: {told} (--traceback shows where)", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("superweight: interrupted; nothing half-written is left behind", file=sys.stderr)
@@ -41,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="superweight", description="Super weights, and what compression does to them."
     )
+    parser.add_argument("--traceback", action="store_true", help="show where an unforeseen error comes from")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--cards", action="append", default=[], type=Path, metavar="DIR", help="a directory of your own cards"

@@ -23,6 +23,7 @@ InfraReason = Literal[
     "not-applicable",  # a recipe of super weights, and a model in which none is known
     "missing-package",  # an optional dependency is not installed
     "interrupted",
+    "test-failed",  # a test of somebody's own did, or it took too long
     "crash",  # anything unforeseen
 ]
 

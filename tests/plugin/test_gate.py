@@ -312,3 +312,25 @@ def test_run_directory_can_be_rebuilt_from_evidence(project):
     assert run.ret == 0
     assert (out / "report.html").read_text() == before
     assert json.loads((out / "evidence.schema.json").read_text())["title"]
+
+
+OWN = """
+import pytest
+
+@pytest.mark.superweight_roles("candidate")
+def test_own(cell):
+    {body}
+"""
+
+
+def test_a_test_of_somebodys_own_that_fails_is_in_the_headline(project):
+    """Also one that is ended for taking too long, which fails by `pytest.fail`."""
+    (project.root / "suites" / "test_7_own.py").write_text(OWN.format(body='pytest.fail("Timeout (>5.0s)")'))
+    run = project.gate("-k", "own or int8")
+    assert run.ret == 1
+    assert "may ship" not in run.stdout.str()
+    assert project.evidence["verdict"] == "INFRA"
+    failures = project.cell("clip-restore-int8-channel")["failures"]
+    assert [(one["stage"], one["reason"], one["message"]) for one in failures] == [
+        ("test_own", "test-failed", "Timeout (>5.0s)")
+    ]

@@ -38,8 +38,8 @@ def infra():
 @pytest.mark.parametrize(
     ("one", "words"),
     [
-        (good(failed=["rtn"]), "the run is REGRESSION: m/rtn: made up"),
-        (infra(), "the run is INFRA: m/rtn: not measured (offline)"),
+        (good(failed=["rtn"]), "the run is REGRESSION"),
+        (infra(), "the run is INFRA"),
         (good(left_out=["m/rtn zero-shot:sciq", "m/rtn sanity"]), "left out: m/rtn zero-shot:sciq and 1 more"),
     ],
 )
@@ -48,6 +48,11 @@ def test_a_run_that_is_not_whole_and_good_is_no_baseline(tmp_path, one, words):
     assert said.startswith("m: no release baseline in the smoke tier yet")
     assert words in said
     assert list(tmp_path.iterdir()) == []
+    assert "made up" not in said, "the reasons stand above"
+
+
+def test_promoting_by_hand_is_told_the_reason():
+    assert objections(infra(), snapshots_of(infra()))[0].startswith("the run is INFRA: m/rtn: not measured (offline)")
 
 
 def test_an_undecided_run_is_promoted_by_hand_only(tmp_path):

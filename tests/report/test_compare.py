@@ -97,6 +97,25 @@ def test_a_worse_run_is_exit_one_with_the_figures(before, tmp_path, capsys):
     assert compare(capsys, after, before)[0] == 0
 
 
+def test_the_headline_says_when_the_later_run_is_infra_or_measured_less():
+    theirs = list(snapshots_of(document(*sound())))
+    red = [one.model_copy(update={"verdict": "INFRA"}) for one in theirs]
+    fine, infra = (comparison_text(compare_runs(theirs, ours, gates)) for ours in (theirs, red))
+    assert fine.startswith("✓ PASS: nothing got worse by more than is accepted\n")
+    assert infra.startswith("✓ PASS: nothing got worse by more than is accepted; but the later run is INFRA, and rel")
+    less = [one.model_copy(update={"whole": False, "cells": {"baseline": one.cells["baseline"]}}) for one in theirs]
+    partly = comparison_text(compare_runs(theirs, less, gates))
+    assert partly.startswith("✓ PASS: of what both runs measured, nothing got worse")
+
+
+def test_controls_alone_do_not_make_a_comparison():
+    """What decides was not measured, and that a control is as it was says nothing of it."""
+    theirs = list(snapshots_of(document(*sound(), cell("no-op", "control", expects="PASS"))))
+    only = {"no-op": theirs[0].cells["no-op"]}
+    less = [one.model_copy(update={"whole": False, "cells": only}) for one in theirs]
+    assert compare_runs(theirs, less, gates).verdict == "CANNOT COMPARE"
+
+
 def test_undecided_is_exit_zero_with_a_note(before, tmp_path, capsys):
     code, out, _ = compare(capsys, before, written(tmp_path / "b", *sound(UNSURE)))
     assert code == 0

@@ -101,12 +101,18 @@ def first_baseline(directory: Path, document: RunDocument, snapshots: Sequence[S
     if document.verdict != "PASS" and not problems:
         problems = [f"the run is {document.verdict}; `superweight baseline RUN` promotes it if it is to be one"]
     if problems:
-        return f"{names}: no release baseline in the {document.run.tier} tier yet, and this run is none: {problems[0]}"
+        why = _briefly(problems[0])
+        return f"{names}: no release baseline in the {document.run.tier} tier yet, and this run is none: {why}"
     paths = ", ".join(_from_here(promote(directory, one)) for one in without)
     return (
         f"{names}: first whole run in the {document.run.tier} tier; kept as release baseline in {paths}. Commit it; "
         "`superweight baseline RUN` replaces it"
     )
+
+
+def _briefly(problem: str) -> str:
+    """A red run's reasons stand above this line already."""
+    return problem.partition(": ")[0] if problem.startswith("the run is ") else problem
 
 
 def _from_here(path: Path) -> str:

@@ -77,7 +77,19 @@ def write_comparison(directory: Path, comparison: RunComparison) -> None:
 
 def headline(comparison: RunComparison) -> str:
     """The answer in one line."""
-    return f"{SYMBOLS[comparison.verdict]} {comparison.verdict}: {_HEADLINES[comparison.verdict]}"
+    said = _HEADLINES[comparison.verdict]
+    if comparison.verdict == "PASS" and _asked_less(comparison):
+        said = f"of what both runs measured, {said}"
+    red = any(model.after is not None and model.after.verdict == "INFRA" for model in comparison.models)
+    if comparison.verdict in ("PASS", "INCONCLUSIVE") and red:
+        said += "; but the later run is INFRA, and releases nothing"
+    return f"{SYMBOLS[comparison.verdict]} {comparison.verdict}: {said}"
+
+
+def _asked_less(comparison: RunComparison) -> bool:
+    return any(
+        change.decides and change.verdict == "CANNOT COMPARE" for model in comparison.models for change in model.changes
+    )
 
 
 def change_rows(model: ModelComparison) -> pd.DataFrame:

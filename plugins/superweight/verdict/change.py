@@ -51,7 +51,7 @@ def overall(found: Iterable[Change]) -> Outcome:
     deciding = [change for change in found if change.decides]
     if any(change.verdict == "REGRESSION" for change in deciding):
         return "REGRESSION"
-    compared = any(change.verdict in ("PASS", "REGRESSION", "INCONCLUSIVE") for change in found)
+    compared = any(change.verdict in ("PASS", "INCONCLUSIVE") for change in deciding)
     if not compared or any(change.blocks for change in deciding):
         return "CANNOT COMPARE"
     return "INCONCLUSIVE" if any(change.verdict == "INCONCLUSIVE" for change in deciding) else "PASS"
