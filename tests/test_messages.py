@@ -106,3 +106,17 @@ def test_a_disk_that_fails_is_a_line(said, monkeypatch):
 
     monkeypatch.setattr("superweight.cli._library", broken)
     assert said("cards") == (2, f"superweight: /mnt/x: {os.strerror(errno.EIO)}\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("model.safetensors", "model.safetensors"),
+        ("naïve 名 💥\nsecond line", "naïve 名 💥\nsecond line"),
+        ("a\x1b[31m\0\r\tb", "a\\x1b[31m\\x00\\r\\tb"),
+        ("evil\u202egnp.exe\ufeff\ud800", "evil\\u202egnp.exe\\ufeff\\ud800"),
+    ],
+)
+def test_messages_hold_nothing_that_turns_text_around(given, shown):
+    """By hand: escapes as Python writes them."""
+    assert str(InfraError(given, reason="crash")) == shown

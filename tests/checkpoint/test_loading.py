@@ -197,3 +197,16 @@ def test_embedded_model(embedded):
     assert torch.equal(weight[507, 1229], stored)
     assert round(stored.item(), 4) == 5.8757  # the known super weight
     assert loaded.tokenizer.decode(loaded.tokenizer("Hello, world")["input_ids"]) == "Hello, world"
+
+
+@pytest.mark.parametrize("length", [[512], "512", {}])
+def test_a_tokenizer_that_loads_and_does_not_work_is_refused(tmp_path, length):
+    from tiny import tiny_model, tiny_tokenizer
+
+    tiny_model("llama", layers=1).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": length}))
+    with pytest.raises(InfraError, match="tokenizer in .* cannot be loaded") as caught:
+        load_model(open_directory(tmp_path))
+    assert str(tmp_path) in str(caught.value)

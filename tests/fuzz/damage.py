@@ -10,7 +10,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,8 @@ VALUES: tuple[Any, ...] = (
     " ", "x", "0", "é\u202e\x1b[31m", "../../etc/passwd", "a" * 5000, [], [[]], [0], {}, {"": ""}, {"a": {"b": [1]}},
 )  # fmt: skip
 
+_SECONDS = 20
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -77,6 +82,27 @@ def budget(examples: int) -> Callable[[Any], Any]:
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
         print_blob=False,
     )
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Nothing waits for ever."""
+
+    def late(*_: Any) -> None:
+        raise AssertionError(f"not over after {_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def printable(text: str) -> bool:
+    """Whether a message can be shown anywhere: no control characters but line ends, nothing that turns text around."""
+    return all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") for c in text)
 
 
 @st.composite

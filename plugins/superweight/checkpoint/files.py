@@ -191,7 +191,7 @@ def _read_shards(directory: Path) -> dict[str, TensorInfo]:
     if not isinstance(names, dict) or not names or not all(_is_file_name(shard) for shard in names.values()):
         raise InfraError(f"{index} should map tensor names to file names under 'weight_map'.", reason="corrupt")
     shards = sorted(set(names.values()))
-    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    missing = [shard for shard in shards if not _is_file(directory / shard)]
     if missing:
         raise InfraError(
             f"{index} names {len(shards)} shards; {len(missing)} are not there: {', '.join(missing)}. "
@@ -209,6 +209,13 @@ def _read_shards(directory: Path) -> dict[str, TensorInfo]:
             reason="missing-tensor",
         )
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _is_file_name(shard: object) -> bool:

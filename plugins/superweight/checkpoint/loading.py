@@ -17,12 +17,14 @@ from superweight.checkpoint.architecture import Architecture
 from superweight.checkpoint.bits import all_finite
 from superweight.checkpoint.files import Checkpoint
 from superweight.checkpoint.remnants import check_directory
+from superweight.checkpoint.spelling import check_spelling
 from superweight.errors import InfraError
 from superweight.garbage import no_collection
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CAST_BYTES = 4 * 2**30  # of weights in a lower compute dtype, kept beside the stored ones while passes run
 _COMPUTE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_PROBE = "Is it a 1st-rate word, or “naïve” 名 💥?\n"
 _TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -91,8 +93,8 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", compute_dtype: st
 
     Raises:
         InfraError: missing-tensor (transformers would fill it at random), unused-tensor, corrupt (shapes that do not
-            fit, or other values than the file's), unsupported (architecture, quantised checkpoint, adapter, device,
-            dtype), non-finite, or not-found (no tokenizer).
+            fit, other values than the file's, a misspelt setting), unsupported (architecture, quantised checkpoint,
+            adapter, device, dtype), non-finite, or not-found (no tokenizer).
     """
     place = _device(device)
     not_read = check_directory(checkpoint)
@@ -101,6 +103,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", compute_dtype: st
     with no_collection(), quiet():  # transformers imports the architecture's code in here
         tokenizer = _load_tokenizer(checkpoint.directory)
         model = _load_weights(checkpoint, stored, place)
+    check_spelling(model.config, checkpoint)
     _check_finite(model, checkpoint)
     found = account(model, checkpoint, not_read)
     loaded = LoadedModel(model, tokenizer, checkpoint, stored, compute, place, found)
@@ -194,8 +197,12 @@ def _load_tokenizer(directory: Path) -> Any:
             reason="not-found",
         )
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        tokenizer(_PROBE)  # some files can be read and not be used
+        return tokenizer
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of tokenizers' Rust
+            raise
         raise InfraError(
             f"The tokenizer in {directory} cannot be loaded ({type(error).__name__}: {error}). Get its files again; a "
             "tokenizer.model needs the package sentencepiece.",

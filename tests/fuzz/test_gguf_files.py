@@ -1,0 +1,70 @@
+"""GGUF files that were damaged: converted to what they hold, or refused by name."""
+
+import itertools
+import shutil
+
+import gguf
+import pytest
+import torch
+from damage import budget, byte_damage, in_time, printable
+from hypothesis import given
+
+from superweight.cards.source import GgufSource
+from superweight.checkpoint import Cache, load_model, resolve
+from superweight.errors import InfraError
+from tiny_gguf import LAYERS, write_gguf
+
+NAME = "tiny.gguf"
+PAIRS = {"mlp.down_proj": "ffn_down", "mlp.up_proj": "ffn_up", "self_attn.v_proj": "attn_v"}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    return write_gguf(tmp_path_factory.mktemp("pristine") / NAME).parent
+
+
+def converted(directory):
+    """The checkpoint that a gate would load, or why it would not."""
+    try:
+        with in_time():
+            checkpoint = resolve(
+                GgufSource(kind="gguf", path=str(directory / NAME)), Cache(directory / "cache"), progress=False
+            )
+            load_model(checkpoint)
+    except InfraError as error:
+        return error
+    return checkpoint
+
+
+def check(directory):
+    checkpoint = converted(directory)
+    if isinstance(checkpoint, InfraError):
+        assert str(directory) in str(checkpoint), f"does not name the place: {checkpoint}"
+        assert printable(str(checkpoint)), f"cannot be printed: {checkpoint!r}"
+        return "refused"
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(directory / NAME).tensors}
+    for layer in range(LAYERS):
+        for ours, theirs in PAIRS.items():
+            tensor = stored[f"blk.{layer}.{theirs}.weight"]
+            expected = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type))
+            found = checkpoint.read(f"model.layers.{layer}.{ours}.weight")
+            assert torch.equal(found.view(torch.int32), expected.contiguous().view(torch.int32))
+    return "measured"
+
+
+numbers = itertools.count()
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(3000, marks=pytest.mark.slow)])
+def test_a_damaged_file_is_converted_as_it_is_or_refused(pristine, tmp_path, examples):
+    @budget(examples)
+    @given(byte_damage([NAME]))
+    def run(damage):
+        directory = shutil.copytree(pristine, tmp_path / str(next(numbers)))
+        try:
+            damage(directory)
+            check(directory)
+        finally:
+            shutil.rmtree(directory)
+
+    run()
