@@ -219,7 +219,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if document is None:
         return
     from superweight.report import terminal_table
-    from superweight.report.overview import headline, remarks, spent
+    from superweight.report.overview import headline, reason_lines, remarks, spent
 
     terminalreporter.section("compression gates")
     for line in terminal_table(document).splitlines():  # one by one: a line that cannot be encoded is escaped whole
@@ -227,8 +227,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line("")
     colour = {"PASS": {"green": True}, "INCONCLUSIVE": {"yellow": True}}.get(document.verdict, {"red": True})
     terminalreporter.write_line(headline(document), bold=True, **colour)
-    for reason in document.reasons[:10]:
-        terminalreporter.write_line(f"  {' '.join(reason.splitlines())}")
+    for reason in reason_lines(document)[:10]:
+        terminalreporter.write_line(f"  {reason}")
     if told := spent(document):
         terminalreporter.write_line(told)
     for line in document.look_back.lines:

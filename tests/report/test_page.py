@@ -19,7 +19,7 @@ from superweight.report.badge import badge
 from superweight.report.candidates import candidate_rows
 from superweight.report.export import write_export
 from superweight.report.format import difference as told_difference
-from superweight.report.overview import fixes
+from superweight.report.overview import fixes, reason_lines
 from superweight.report.page import render_html
 from superweight.report.page.flipped import flipped
 from superweight.report.page.interval import interval_svg
@@ -409,6 +409,12 @@ def test_a_control_that_is_not_as_expected_stands_out():
     words = Page(render_html(document)).words
     assert "1 of 1 control ✗ not as expected" in words
     assert "INFRA: the gate failed its own check, so no verdict counts" in words
+
+
+def test_what_several_cells_have_in_common_is_said_once():
+    document = run_of((by_hand.cell("a"), [gate()]), (by_hand.cell("b"), [gate()]))
+    document.reasons = ["a worker died: why", "m/a: no\nfile", "m/b: no\nfile", "m/b: other"]
+    assert reason_lines(document) == ["a worker died: why", "m/a and 1 more: no file", "m/b: other"]
 
 
 def test_a_control_that_was_not_measured_is_not_accused():

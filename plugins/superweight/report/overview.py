@@ -139,6 +139,22 @@ def reasons(document: RunDocument) -> list[Reason]:
     return [*(Reason(None, [text]) for text in outside), *controls, *found, *unvouched]
 
 
+def reason_lines(document: RunDocument) -> list[str]:
+    """The run's reasons for a terminal, a line each: what several cells have in common is said once."""
+    cells = {cell.id for cell in document.cells}
+    said: dict[str, list[str]] = {}
+    for reason in document.reasons:
+        cell, _, text = " ".join(reason.splitlines()).partition(": ")
+        whose = (cell, text) if cell in cells else ("", " ".join(reason.splitlines()))
+        said.setdefault(whose[1], []).append(whose[0])
+    return [f"{_named(names)}{text}" for text, names in said.items()]
+
+
+def _named(cells: Sequence[str]) -> str:
+    more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+    return f"{cells[0]}{more}: " if cells[0] else ""
+
+
 def _waived(cell: CellDocument) -> bool:
     return any(gate.waiver is not None for gate in cell.gates)
 
