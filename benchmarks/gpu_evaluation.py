@@ -48,6 +48,7 @@ class Model:
 
     model: Any
     device: torch.device
+    recipes: Sequence[str] = ()
 
     @property
     def compute_dtype(self) -> torch.dtype:
