@@ -20,7 +20,7 @@ def run(script, *arguments, out):
 
 @pytest.mark.real
 def test_zero_shot_beside_hflm(embedded, tmp_path):
-    table, found = run("zero_shot.py", "--limit", "6", "--tasks", "arc_easy", "piqa", out=tmp_path / "out.json")
+    table, found = run("zero_shot.py", "--limit", "4", "--tasks", "arc_easy", "piqa", out=tmp_path / "out.json")
     assert [row["task"] for row in found["tasks"]] == ["arc_easy", "piqa"]
     for row in found["tasks"]:
         assert row["accuracy"]["ours"] == row["accuracy"]["hflm"]
@@ -32,7 +32,7 @@ def test_zero_shot_beside_hflm(embedded, tmp_path):
 
 @pytest.mark.real
 def test_perplexity_beside_a_plain_loop(embedded, tmp_path):
-    options = ("--window", "512", "--windows", "3", "--repeats", "1")  # enough tokens for rounding to average out
+    options = ("--window", "512", "--windows", "2", "--repeats", "1")  # enough tokens for rounding to average out
     table, found = run("perplexity.py", *options, out=tmp_path / "out.json")
     assert [(row["dtype"], row["window"]) for row in found["figures"]] == [("float32", 512), ("bfloat16", 512)]
     assert found["figures"][0]["relative_difference"] < 1e-6
