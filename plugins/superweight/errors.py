@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from typing import Literal
-from unicodedata import category
+
+from superweight.plain_text import visible
 
 InfraReason = Literal[
     "offline",  # no route to the host that has it
@@ -28,25 +29,17 @@ InfraReason = Literal[
     "crash",  # anything unforeseen
 ]
 
-_HIDDEN = ("Cc", "Cf", "Cs")  # categories of Unicode: control, format, surrogate
-
 
 class SuperweightError(Exception):
     """Base of every error this library raises on purpose.
 
-    Messages quote names from files, which may hold anything: as text, control characters are escaped in them, and so
-    is what has no UTF-8 or turns the text around it.
+    Args:
+        message: for people; what cannot be seen in it is escaped, as it may stem from a file or a file's name.
+
     """
 
-    def __str__(self) -> str:
-        return printable(super().__str__())
-
-
-def printable(text: str) -> str:
-    """Text that can be shown anywhere: line ends stay, other control characters become their escapes."""
-    if text.isascii() and text.replace("\n", "").isprintable():
-        return text
-    return "".join(one if one == "\n" or category(one) not in _HIDDEN else ascii(one)[1:-1] for one in text)
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 class CardError(SuperweightError):

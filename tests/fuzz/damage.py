@@ -150,7 +150,9 @@ def byte_damage(draw: st.DrawFn, names: Sequence[str]) -> Damage:
 def tree_damage(draw: st.DrawFn, names: Sequence[str]) -> Damage:
     """A change to the names in a directory: gone, renamed, a directory, a link to itself, to nowhere or to another."""
     name, other = draw(st.sampled_from(names)), draw(st.sampled_from(names))
-    new = draw(st.sampled_from((f"{name}.bak", f".{name}", f"{name} (1)", name.upper(), f"{name}\u202e", f"x{name}")))
+    last = Path(name).name
+    renamed = (f"{last}.bak", f".{last}", f"{last} (1)", last.upper(), f"{last}\u202e", f"x{last}")
+    new = str(Path(name).with_name(draw(st.sampled_from(renamed))))
     what = draw(
         st.sampled_from(("delete", "rename", "directory", "loop", "dangle", "link", "copy", "exchange", "fifo"))
     )
@@ -176,7 +178,7 @@ def tree_damage(draw: st.DrawFn, names: Sequence[str]) -> Damage:
             elif what == "dangle":
                 path.symlink_to("../" * 3 + "nowhere")
             elif what == "link":
-                (directory / "elsewhere").write_bytes(content)
+                path.with_name("elsewhere").write_bytes(content)
                 path.symlink_to("elsewhere")
             elif what == "fifo":
                 os.mkfifo(path)

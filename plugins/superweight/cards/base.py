@@ -16,10 +16,10 @@ Status = Literal["causal", "spoke", "inert", "listed", "corrected"]
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses keys it does not know and does not coerce one type into another."""
+    """A frozen model that refuses keys it does not know, does not coerce types, and takes finite numbers only."""
 
     # Built when first used: parts of a card are built into the card's own validator, and most never alone.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Coordinate(Strict):

@@ -40,7 +40,7 @@ class CorpusCard(Strict):
     """Running text for perplexity."""
 
     id: Identifier
-    title: str
+    title: str = Field(min_length=1)
     source: CorpusSource
     note: str = ""
     license: str = ""

@@ -33,7 +33,7 @@ class GateCard(Strict):
     """How much worse than the uncompressed model a compressed one may be, with the reason and its provenance."""
 
     id: Identifier
-    title: str
+    title: str = Field(min_length=1)
     kind: GateKind
     margin: float = Field(
         gt=0,

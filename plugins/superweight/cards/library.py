@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,9 @@ from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.references import check_references
 from superweight.cards.source import DirectorySource, GgufSource, HubSource
+from superweight.cards.shelves import cards_in, check_directory
 from superweight.cards.tier import TierCard
+from superweight.cards.toml import read_toml
 from superweight.cards.waiver import WaiverCard
 from superweight.errors import CardError
 
@@ -47,18 +49,11 @@ def read_card(path: Path, kind: type[Card]) -> Card:
     """Read and validate one card.
 
     Raises:
-        CardError: the file cannot be read, is not TOML, or does not fit the card; names the file, each key path,
-            what was found and what is allowed.
+        CardError: the file cannot be read, is not TOML, holds what nobody can see, or does not fit the card; names the
+            file, each key path, what was found and what is allowed.
 
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CardError(
-            f"{path}: cannot be read ({error.strerror or error}). Expected a {kind.__name__} in TOML."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CardError(f"{path}: is not valid TOML: {error}") from error
+    raw = read_toml(path, kind.__name__)
     try:
         card = kind.model_validate(raw)
     except ValidationError as error:
@@ -72,10 +67,14 @@ def _explain(path: Path, kind: type[Strict], error: ValidationError) -> str:
         tags = {tag for source in ("hub", "directory", "gguf", "wheel", "file") for tag in (source,)}
         keys = [str(part) for part in problem["loc"] if not (part in tags and len(problem["loc"]) > 1)]
         found = problem.get("input")
-        shown = "" if problem["type"] == "missing" or isinstance(found, dict) else f" (found: {found!r})"
+        shown = "" if problem["type"] == "missing" or isinstance(found, dict) else f" (found: {_short(repr(found))})"
         allowed = _allowed_keys(kind, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
-        lines.append(f"  {'.'.join(keys) or '(card)'}: {problem['msg']}{shown}{allowed}")
+        lines.append(f"  {_short('.'.join(keys)) or '(card)'}: {_short(problem['msg'], 600)}{shown}{allowed}")
     return "\n".join(lines)
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _allowed_keys(kind: type[Strict], location: tuple[int | str, ...]) -> str:
@@ -89,11 +88,15 @@ def _with_absolute_paths(card: Card, folder: Path) -> Card:
     source = getattr(card, "source", None)
     if isinstance(source, DirectorySource | GgufSource | TextFile):
         return card.model_copy(
-            update={"source": source.model_copy(update={"path": str((folder / source.path).resolve())})}
+            update={"source": source.model_copy(update={"path": _absolute(folder, source.path)})}
         )
     if isinstance(card, TaskCard) and card.task.endswith((".yaml", ".yml")):
-        return card.model_copy(update={"task": str((folder / card.task).resolve())})
+        return card.model_copy(update={"task": _absolute(folder, card.task)})
     return card
+
+
+def _absolute(folder: Path, path: str) -> str:
+    return os.path.realpath(folder / path)  # unlike `Path.resolve`, of a link to itself too
 
 
 @dataclass(frozen=True)
@@ -177,14 +180,13 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
     Each directory holds `models/ recipes/ corpora/ tasks/ gates/ tiers/ waivers/`, any of which may be missing.
 
     Raises:
-        CardError: a directory does not exist, a card is bad, two cards of one directory share an id, or a card
+        CardError: a directory does not exist or holds cards where nobody looks for them, a card is bad, two cards of one directory share an id, or a card
             names another that does not exist.
 
     """
     shelves: dict[str, dict[str, Any]] = {name: {} for name in _FOLDERS}
     for directory in (builtin_cards(), *extra):
-        if not directory.is_dir():
-            raise CardError(f"{directory}: no such directory of cards (superweight_cards)")
+        check_directory(directory, _FOLDERS)
         for name, kind in _FOLDERS.items():
             shelves[name].update(_read_shelf(directory / name, kind))
     library = Library(**shelves)
@@ -195,7 +197,7 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
 def _read_shelf(folder: Path, kind: type[Strict]) -> dict[str, Strict]:
     cards: dict[str, Strict] = {}
     where: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.toml")):
+    for path in cards_in(folder):
         card = read_card(path, kind)
         identifier = str(card.id)  # type: ignore[attr-defined]
         if identifier in cards:

@@ -31,9 +31,9 @@ class TierCard(Strict):
     """What is measured, on which models, with which recipes."""
 
     id: Literal["smoke", "nightly", "release"]
-    title: str
-    models: tuple[str, ...] = Field(strict=False, description="model ids; '*' for every card")
-    recipes: tuple[str, ...] = Field(strict=False, description="recipe ids; '*' for every card")
+    title: str = Field(min_length=1)
+    models: tuple[str, ...] = Field(strict=False, min_length=1, description="model ids; '*' for every card")
+    recipes: tuple[str, ...] = Field(strict=False, min_length=1, description="recipe ids; '*' for every card")
     perplexity: tuple[TierPerplexity, ...] = Field(strict=False)
     tasks: tuple[TierTask, ...] = Field(strict=False)
     inconclusive_is_red: bool = False

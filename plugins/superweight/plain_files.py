@@ -1,0 +1,24 @@
+"""Files that are read whole: a pipe or a device, which would be waited for or never end, is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_plain(path: Path) -> bytes:
+    """Content of a regular file, or of what a link to one points at.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, a socket or a device.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - Path.open takes no opener
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
+        return file.read()
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
