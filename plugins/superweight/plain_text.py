@@ -19,6 +19,8 @@ def unseen(text: str) -> str:
     These are control characters other than line end and tab, marks that change the direction of a line, separators
     of lines that are no line ends, spaces without width, and halves of surrogate pairs.
     """
+    if text.isprintable():
+        return ""
     found = next((one for one in text if one not in _HARMLESS and _is_unseen(one)), None)
     return "" if found is None else f"U+{ord(found):04X} {unicodedata.name(found, 'a control character')}"
 

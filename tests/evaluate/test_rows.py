@@ -191,12 +191,12 @@ def test_what_lm_eval_warns_of_is_kept(prepare, tmp_path):
         ("- a\n- b\n", "got list"),
         ("", "got NoneType"),
         ("output_type: multiple_choice\n", "no task"),
-        ("task: [", "expected node content"),
+        ("task: [", "expected the node content"),
         ("task: t\ninclude: nowhere.yaml\n", "nowhere.yaml"),
         ("task: t\nprocess_results: !function nowhere.f\n", "nowhere"),
         ("task: t\nprocess_results: !function bad.f\n", "boom"),
         ("task: t\nno_such_key: 1\n", "no_such_key"),
-        ("task: \x00\n", "control characters"),
+        ("task: \x00\n", "#x0000: special characters are not allowed"),
     ],
 )
 def test_a_definition_that_is_none_is_one_sentence_with_the_file(tmp_path, text, told):

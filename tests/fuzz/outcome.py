@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fuzz.damage import Damage
 from superweight.errors import SuperweightError
 
 Found = TypeVar("Found")
@@ -69,3 +70,12 @@ def restore(directory: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
+
+
+def inflict(damages: Iterable[Damage], directory: Path) -> None:
+    """Do one damage after another; one whose file an earlier one has made away with is left out."""
+    for damage in damages:
+        names = [name for name in damage.arguments[:2] if isinstance(name, str)]
+        if all((directory / name).is_file() for name in names):
+            with suppress(OSError, ValueError):
+                damage(directory)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.damage import budget, byte_damage, line_damage, tree_damage
-from fuzz.outcome import outcome, restore
+from fuzz.outcome import inflict, outcome, restore
 from superweight.cards import builtin_cards, library, load_library
 
 MODEL = """
@@ -165,9 +165,7 @@ def test_damaged_cards_are_told_of_or_read_to_the_letter(examples):
         with tempfile.TemporaryDirectory() as place:
             directory = Path(place)
             restore(directory, {name: text.encode() for name, text in FILES.items()})
-            for damage in damages:
-                with suppress(OSError, UnicodeDecodeError):  # the second, of what the first has left of a file
-                    damage(directory)
+            inflict(damages, directory)
             names = {Path(str(name)).stem for damage in damages for name in damage.arguments[:2]} | ids(directory)
             found = outcome(lambda: load_library([directory]), {name for name in names if name})
             if found is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,14 +13,15 @@ from superweight.checkpoint import Cache, fetch_file
 from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
 from superweight.evaluate.hub import load_rows
+from superweight.plain_files import read_plain
 
 
 def corpus_text(card: CorpusCard, cache: Cache, *, progress: bool = True) -> str:
     """The whole text of a corpus.
 
     Raises:
-        InfraError: the text cannot be had (offline, unauthorised, not-found, hash-mismatch, disk-full), or is not
-            UTF-8 (corrupt).
+        InfraError: the text cannot be had (offline, unauthorised, not-found, hash-mismatch, disk-full), or is no
+            UTF-8 text (corrupt).
     """
     match card.source:
         case HubDataset() as source:
@@ -30,7 +33,7 @@ def corpus_text(card: CorpusCard, cache: Cache, *, progress: bool = True) -> str
                     f"{', '.join(rows.column_names)}. Correct source.column in the card.",
                     reason="not-found",
                 )
-            return source.join.join(rows.select(range(count))[source.column])
+            return source.join.join(_texts(card, source, rows.select(range(count))[source.column]))
         case TextFile(path=path):
             return _read(card, Path(path).expanduser())
         case source:
@@ -52,14 +55,35 @@ def corpus_tokens(loaded: LoadedModel, card: CorpusCard, cache: Cache, *, progre
     return torch.tensor(ids, dtype=torch.long)
 
 
+def _texts(card: CorpusCard, source: HubDataset, values: Iterable[Any]) -> Iterator[str]:
+    for number, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InfraError(
+                f"corpus '{card.id}': row {number} of {source.repository} has {str(value)[:80]!r} in column "
+                f"'{source.column}'; expected text. Correct the rows, or source.column in the card.",
+                reason="corrupt",
+            )
+        yield value
+
+
 def _read(card: CorpusCard, path: Path) -> str:
+    """A text file with its line ends as they are in Python: one newline each."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = read_plain(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InfraError(f"corpus '{card.id}': {path} is not UTF-8 text: {error}", reason="corrupt") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InfraError(
-            f"corpus '{card.id}': expected a UTF-8 text file at {path}: {error.strerror or error}. "
-            "Correct source.path in the card.",
+            f"corpus '{card.id}': expected a UTF-8 text file at {str(path)[:300]}: "
+            f"{getattr(error, 'strerror', None) or error}. Correct source.path in the card.",
             reason="not-found",
         ) from error
+    if (place := text.find("\0")) >= 0:
+        raise InfraError(
+            f"corpus '{card.id}': {path} holds a zero byte at character {place}, as is left by a copy that was cut "
+            "short; text has none. Fetch or write the file again.",
+            reason="corrupt",
+        )
+    if not text.strip():
+        raise InfraError(f"corpus '{card.id}': {path} holds no text. Fetch or write the file again.", reason="corrupt")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

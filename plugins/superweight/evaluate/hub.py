@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -88,7 +89,7 @@ def _reason(error: BaseException) -> InfraReason | None:
         link = link.__cause__ or link.__context__
     text = " ".join(str(each) for each in chain).lower()
     names = {kind.__name__ for each in chain for kind in type(each).__mro__}
-    if "gated" in text or "401" in text or "403" in text or "GatedRepoError" in names:
+    if "gated" in text or re.search(r"\b40[13] (client error|unauthori|forbidden)|(status|code|http)\D{0,9}40[13]\b", text) or "GatedRepoError" in names:
         return "unauthorised"
     if names & _OFFLINE and type(error).__name__ != "DatasetNotFoundError":
         return "offline"

@@ -78,6 +78,7 @@ class PreparedText:
         shuffled: whether windows are drawn from all over the text, so that any of them stand for the whole and few are
             neighbours, which are alike; the last tenth is left to calibration if not all are wanted. Else they are the
             first, in their order.
+        name: of the text, for messages.
 
     Raises:
         InfraError: there are fewer tokens than one window (`too-short`), the window is longer than the model was made
@@ -93,11 +94,12 @@ class PreparedText:
         windows: int | None = None,
         batch_tokens: int | None = None,
         shuffled: bool = True,
+        name: str = "the corpus",
     ) -> None:
         self.scorer = scorer
-        self.tokens_wt = _cut(token_ids, window)  # (windows of the whole text, window)
+        self.tokens_wt = _cut(token_ids, window, name)  # (windows of the whole text, window)
         check_window(scorer.loaded.model, window)
-        check_tokens(scorer.loaded, self.tokens_wt, "the text")
+        check_tokens(scorer.loaded, self.tokens_wt, name)
         order = _drawn(len(self.tokens_wt), windows) if shuffled else list(range(len(self.tokens_wt)))[:windows]
         self.planned = len(order)
         self.batches = batched(order, (batch_tokens or window) // window)
@@ -172,6 +174,7 @@ def perplexity(
     batch_tokens: int | None = None,
     progress: Progress | None = None,
     scorer: Scorer | None = None,
+    name: str = "the corpus",
 ) -> Perplexity:
     """Measure perplexity on non-overlapping windows, in the order of the text.
 
@@ -186,15 +189,22 @@ def perplexity(
         batch_tokens: tokens a batch.
         progress: called with windows done and windows in all.
         scorer: kept from an earlier call, to save finding out again how the model can be run.
+        name: of the text, for messages.
 
     Raises:
         InfraError: there are fewer tokens than one window (`too-short`).
     """
     if windows is not None and windows < 1:
         raise ValueError(f"expected at least 1 window, found {windows}")
-    _cut(token_ids, window)  # told before the model is tried
+    _cut(token_ids, window, name)  # told before the model is tried
     text = PreparedText(
-        scorer or Scorer(loaded), token_ids, window=window, windows=windows, batch_tokens=batch_tokens, shuffled=False
+        scorer or Scorer(loaded),
+        token_ids,
+        window=window,
+        windows=windows,
+        batch_tokens=batch_tokens,
+        shuffled=False,
+        name=name,
     )
     scores: list[dict[str, Any]] = []
     for batch in text.batches:
@@ -211,13 +221,13 @@ def _drawn(available: int, wanted: int | None) -> list[int]:
     return visiting_order(max(wanted, available - available // _LEFT_TO_CALIBRATION))[:wanted]
 
 
-def _cut(token_ids: torch.Tensor, window: int) -> torch.Tensor:
+def _cut(token_ids: torch.Tensor, window: int, name: str) -> torch.Tensor:
     if window < 2:
         raise ValueError(f"expected a window of at least 2 tokens, found {window}")
     available = token_ids.numel() // window
     if not available:
         raise InfraError(
-            f"the corpus has {token_ids.numel()} tokens, fewer than one window of {window}. "
+            f"{name} has {token_ids.numel()} tokens, fewer than one window of {window}. "
             "Use a longer text or a shorter window.",
             reason="too-short",
         )

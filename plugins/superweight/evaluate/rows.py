@@ -34,13 +34,53 @@ def bad_label(task: Any, document: Any) -> str:
     """
     if task.OUTPUT_TYPE != "multiple_choice" or callable(getattr(task.config, "process_results", None)):
         return ""
-    choices = list(task.doc_to_choice(document))
+    choices = task.doc_to_choice(document)
+    if reason := _bad_choices(choices):
+        return reason
     label = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
     labels = label if isinstance(label, list) else [label]
     wrong = [one for one in labels if not _is_choice(one, choices)]
     if not labels:
         return "has no label"
     return f"has the label {wrong[0]!r}, which is none of its {len(choices)} choices" if wrong else ""
+
+
+def bad_text(task: Any, document: Any) -> str:
+    """Why a row would be asked with the word None where it has nothing; empty if it would not.
+
+    A template makes that word of a key that a row lacks while others have it.
+    """
+    if not isinstance(document, Mapping) or all(value is not None for value in document.values()):
+        return ""
+    from lm_eval.utils import env
+
+    before, env.finalize = env.finalize, _something
+    try:
+        texts = [task.doc_to_text(document), task.doc_to_target(document)]
+    except _NothingError:
+        texts = [None]
+    finally:
+        env.finalize = before
+    empty = ", ".join(str(key) for key, value in document.items() if value is None)
+    return f"has nothing where its text is made of it ({empty})" if None in texts else ""
+
+
+class _NothingError(Exception):
+    """A template puts in what a row does not have."""
+
+
+def _something(value: Any) -> Any:
+    if value is None:
+        raise _NothingError
+    return value
+
+
+def _bad_choices(choices: Any) -> str:
+    """Why choices are none that a model could be asked for."""
+    if not isinstance(choices, list | tuple):
+        return f"has a {type(choices).__name__} of choices; expected a list"
+    odd = [one for one in choices if isinstance(one, bool) or not isinstance(one, str | int | float)]
+    return f"has the choice {str(odd[0])[:_SHOWN]!r}, which is no text; put it into quotes" if odd else ""
 
 
 def _is_choice(label: Any, choices: Sequence[str]) -> bool:

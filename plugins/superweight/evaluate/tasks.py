@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,10 @@ from superweight.errors import CardError, InfraError, SuperweightError
 from superweight.evaluate.embedded import describe, embedded_rows
 from superweight.evaluate.first_row import Tried, as_given, sound_first_row
 from superweight.evaluate.hub import hub_errors, hub_in_reach
+from superweight.evaluate.local_rows import content_hash, is_plain_json, json_rows, local_files
 from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.task_sources import TaskSources, task_sources
+from superweight.evaluate.yaml_text import check_yaml
 
 Prefer = Literal["auto", "hub", "embedded"]
 
@@ -55,13 +58,27 @@ def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress
         InfraError: the rows cannot be had.
     """
     path = task_file(card)
-    sources = TaskSources() if {"site-packages", "dist-packages"} & set(path.parts) else task_sources(path)
+    installed = bool({"site-packages", "dist-packages"} & set(path.parts))
+    if not installed:
+        check_yaml(path)
+    sources = TaskSources() if installed else task_sources(path)
     with collected() as told:
         task = _load(card, path, cache, prefer, progress)
     known = list(task.definition.aggregation())
     if card.metric not in known:
         raise CardError(f"task card '{card.id}': metric: '{card.metric}' is none of the task's: {', '.join(known)}")
+    _check_metric(card, path, task.definition)
     return replace(task, sources=sources, warnings=tuple(told))
+
+
+def _check_metric(card: TaskCard, path: Path, definition: Any) -> None:
+    """Whether more of the gated metric is better must be known, or a gate would look the wrong way."""
+    better = definition.higher_is_better().get(card.metric, True)
+    if not isinstance(better, bool):
+        raise CardError(f"{path}: metric_list: {card.metric}: higher_is_better: expected true or false, found {better!r}")
+    listed = [str(entry.get("metric")) for entry in definition.config.metric_list or ()]
+    if listed.count(card.metric) > 1:
+        raise CardError(f"{path}: metric_list: '{card.metric}' is listed twice; keep one of them")
 
 
 def _load(card: TaskCard, path: Path, cache: Cache, prefer: Prefer, progress: bool) -> Task:
@@ -82,9 +99,10 @@ def task_file(card: TaskCard) -> Path:
     """
     if card.task.endswith((".yaml", ".yml")):
         path = Path(card.task).expanduser()
-        if not path.is_file():
-            raise CardError(f"task card '{card.id}': task: no such file {path}")
-        return path
+        with suppress(OSError, ValueError):  # of a name that no file can have
+            if path.is_file():
+                return path
+        raise CardError(f"task card '{card.id}': task: no such file {str(path)[:300]}")
     root = _tree()
     near = sorted((f for f in root.iterdir() if f.is_dir() and card.task.startswith(f.name)), reverse=True)
     for folder in (*near, root):
@@ -193,5 +211,13 @@ def _from_hub(path: Path, cache: Cache) -> dict[str, Any]:
     config = _yaml(path)
     if "custom_dataset" in config or "class" in config:
         return {}
-    where = {"cache_dir": str(cache.path("datasets")), **(config.get("dataset_kwargs") or {})}
-    return {"dataset_kwargs": where, **_no_examples(config)}
+    if files := local_files(config):
+        if is_plain_json(config, files):
+            rows = json_rows(files)
+            return {"custom_dataset": lambda **_: dict(rows), **_no_examples(config)}
+        folder = cache.path("datasets") / "local" / content_hash(files)  # else known by name and time of change alone
+    else:
+        folder = cache.path("datasets")
+    return {
+        "dataset_kwargs": {"cache_dir": str(folder), **(config.get("dataset_kwargs") or {})}, **_no_examples(config)
+    }  # fmt: skip

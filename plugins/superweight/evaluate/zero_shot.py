@@ -15,7 +15,7 @@ from superweight.errors import InfraError
 from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
 from superweight.evaluate.quiet import collected, quiet
-from superweight.evaluate.rows import LeftOut, bad_label, bad_pair, require_enough, shown
+from superweight.evaluate.rows import LeftOut, bad_label, bad_pair, bad_text, require_enough, shown
 
 if TYPE_CHECKING:
     from superweight.cards.data import TaskCard
@@ -221,7 +221,7 @@ class PreparedTask:
                 return reason
         try:
             self._task.doc_to_target(document)
-            return bad_label(self._task, document)
+            return bad_text(self._task, document) or bad_label(self._task, document)
         except Exception as error:  # the task's own code and templates
             return f"has no target that can be read ({type(error).__name__}: {error})"
 

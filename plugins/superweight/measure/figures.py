@@ -158,6 +158,7 @@ class Figures:
                 window=entry.window,
                 windows=entry.windows,
                 batch_tokens=None if mixture else look,
+                name=f"corpus '{entry.corpus}'",
             )
         return self._texts[entry]
 

@@ -1,0 +1,143 @@
+"""Rows of a task in JSON files of one's own, read to the letter and afresh: what `datasets` would guess at is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from superweight.errors import InfraError
+from superweight.plain_files import read_plain
+
+_READERS = ("json", "csv", "text", "parquet", "arrow", "xml")  # of `datasets`, for files of any origin
+_JSON = (".json", ".jsonl")
+_ELSEWHERE = ("://", "*", "?", "[")  # in the name of a file: a host, or a pattern
+_SHOWN = 300  # characters of what a reader says
+
+
+def local_files(config: dict[str, Any]) -> dict[str, list[Path]]:
+    """Files on this machine that a task's rows come from, by split; empty if they come from elsewhere."""
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("dataset_path") not in _READERS or not files:
+        return {}
+    splits = files if isinstance(files, dict) else {"train": files}
+    named = {str(split): [str(one) for one in (some if isinstance(some, list) else [some])] for split, some in splits.items()}
+    if any(mark in name for names in named.values() for name in names for mark in _ELSEWHERE):
+        return {}
+    return {split: [Path(name) for name in names] for split, names in named.items()}
+
+
+def is_plain_json(config: dict[str, Any], files: dict[str, list[Path]]) -> bool:
+    """Whether nothing but the rows of JSON files is asked for, so that they can be read here."""
+    names = [path.name for paths in files.values() for path in paths]
+    settings = set(config.get("dataset_kwargs") or {}) - {"data_files"}
+    return bool(names) and config["dataset_path"] == "json" and not settings and all(n.endswith(_JSON) for n in names)
+
+
+def json_rows(files: dict[str, list[Path]]) -> dict[str, Any]:
+    """A `datasets.Dataset` for every split, in memory; a key that a row lacks is None in it.
+
+    Raises:
+        InfraError: a file cannot be read (`not-found`), or is not a list of rows, or one row a line, that agree on the
+            type of every key and have no key twice and no number that is none (`corrupt`).
+    """
+    import datasets
+
+    found = {}
+    for split, paths in files.items():
+        rows = [row for path in paths for row in _rows(path)]
+        keys = list(dict.fromkeys(key for row in rows for key in row))
+        names = ", ".join(map(str, paths))
+        try:
+            found[split] = datasets.Dataset.from_dict({key: [row.get(key) for row in rows] for key in keys})
+        except Exception as error:  # whatever Arrow makes of values that do not go together
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+            raise _corrupt(names, f"rows must have the same type under each key ({told})") from error
+        if len(found[split]) != len(rows):
+            raise _corrupt(names, f"expected {len(rows)} rows with keys, found {len(found[split])}")
+    return found
+
+
+def content_hash(files: dict[str, list[Path]]) -> str:
+    """sha256 of the content of all files, so that rows made of others are not taken for theirs.
+
+    Raises:
+        InfraError: a file cannot be read (`not-found`).
+    """
+    digest = hashlib.sha256()
+    for paths in files.values():
+        for path in paths:
+            digest.update(hashlib.sha256(_content(path)).digest())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_plain(path.expanduser())
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InfraError(
+            f"{path}: expected the rows of a task: {why}. Correct data_files in the task's YAML; a path in it is "
+            "relative to where the run is started.",
+            reason="not-found",
+        ) from error
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = _content(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _corrupt(path, f"is not UTF-8 text: {error}") from error
+    first = text.lstrip()[:1]
+    if not first:
+        raise _corrupt(path, "holds no rows")
+    rows = _parsed(path, text, "") if first == "[" else list(_lines(path, text))
+    if not isinstance(rows, list) or not rows:
+        raise _corrupt(path, "holds no rows")
+    for place, row in enumerate(rows):
+        if not isinstance(row, dict) or not row:
+            raise _corrupt(path, f"row {place}: expected an object with keys, found {str(row)[:_SHOWN]!r}")
+    return rows
+
+
+def _lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _parsed(path, line, f"line {number}: ")
+
+
+def _parsed(path: Path, text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"{where}{str(error)[:_SHOWN]}") from error
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that can be kept")
+    return number
+
+
+def _corrupt(path: Path | str, what: str) -> InfraError:
+    return InfraError(
+        f"{path}: {what}. Expected a JSON list of rows, or one row a line. Correct the file.", reason="corrupt"
+    )
