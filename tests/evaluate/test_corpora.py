@@ -1,5 +1,7 @@
 """Where running text comes from, and what is said when it cannot be had."""
 
+import os
+
 import pytest
 
 from superweight.cards.data import CorpusCard
@@ -26,6 +28,27 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(InfraError, match="not UTF-8") as caught:
         corpus_text(corpus(kind="file", path=str(tmp_path / "bytes.txt")), Cache(tmp_path))
     assert caught.value.reason == "corrupt"
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "no text"), (b" \n", "no text"), (b"a" + bytes(9), "zero bytes")])
+def test_what_is_left_of_a_file_whose_writing_was_cut_short(tmp_path, content, told):
+    (tmp_path / "text.txt").write_bytes(content)
+    with pytest.raises(InfraError, match=rf"corpus 'some': .*text\.txt holds {told}") as caught:
+        corpus_text(corpus(kind="file", path=str(tmp_path / "text.txt")), Cache(tmp_path))
+    assert caught.value.reason == "corrupt"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InfraError, match="is a pipe or a device"):
+        corpus_text(corpus(kind="file", path=str(tmp_path / "pipe")), Cache(tmp_path))
+
+
+def test_a_row_without_text_is_told_of(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": null}\n')
+    source = {"kind": "hub", "repository": "json", "split": "test", "data_files": str(tmp_path / "rows.jsonl")}
+    with pytest.raises(InfraError, match="row 1 of json has 'None' in column 'text'; expected text"):
+        corpus_text(corpus(**source), Cache(tmp_path / "cache"))
 
 
 def test_rows_of_a_data_set_are_joined(tmp_path):

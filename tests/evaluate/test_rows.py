@@ -63,6 +63,8 @@ def prepare(tmp_path, make_loaded, monkeypatch):
     [
         (CHOICE, {"choices": []}, "makes no request (no choices)"),
         (CHOICE, {"label": -1}, "has the label"),
+        (CHOICE, {"label": None}, "has nothing where its text is made of it (label)"),
+        (CHOICE, {"choices": ["is 1", None, "is quick"]}, "has the choice 'None', which is no text"),
         (CHOICE, {"label": -100}, "has the label"),
         (CHOICE, {"label": 7}, "has the label 7, which is none of its 3 choices"),
         (CHOICE | {"doc_to_target": "label"}, {"label": -1}, "has the label -1, which is none of its 3 choices"),
@@ -182,6 +184,13 @@ def test_what_lm_eval_warns_of_is_kept(prepare, tmp_path):
     path.write_text(path.read_text() + text)
     found = load_task(TaskCard(id="t", task=str(path)), Cache(tmp_path / "cache"))
     assert "lm-eval warns: odd rows" in found.warnings
+
+
+def test_a_row_without_a_question_is_left_out_and_not_asked_with_the_word_none(prepare):
+    left_out = prepare(CHOICE, {5: {"text": None}}).left_out
+    assert [(one.doc_id, one.reason) for one in left_out] == [(5, "has nothing where its text is made of it (text)")]
+    guarded = CHOICE | {"doc_to_text": "{% if text %}{{text}}{% endif %}Go on"}
+    assert prepare(guarded, {5: {"text": None}}).left_out == ()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def corpus_text(card: CorpusCard, cache: Cache, *, progress: bool = True) -> str
                     f"{', '.join(rows.column_names)}. Correct source.column in the card.",
                     reason="not-found",
                 )
-            return source.join.join(_texts(card, source, rows.select(range(count))[source.column]))
+            text = source.join.join(_texts(card, source, rows.select(range(count))[source.column]))
+            return _whole(card, text, source.data_files or source.repository)
         case TextFile(path=path):
             return _read(card, Path(path).expanduser())
         case source:
@@ -78,12 +79,16 @@ def _read(card: CorpusCard, path: Path) -> str:
             f"{getattr(error, 'strerror', None) or error}. Correct source.path in the card.",
             reason="not-found",
         ) from error
-    if (place := text.find("\0")) >= 0:
-        raise InfraError(
-            f"corpus '{card.id}': {path} holds a zero byte at character {place}, as is left by a copy that was cut "
-            "short; text has none. Fetch or write the file again.",
-            reason="corrupt",
-        )
-    if not text.strip():
-        raise InfraError(f"corpus '{card.id}': {path} holds no text. Fetch or write the file again.", reason="corrupt")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return _whole(card, text.replace("\r\n", "\n").replace("\r", "\n"), path)
+
+
+def _whole(card: CorpusCard, text: str, origin: Path | str) -> str:
+    """The text itself, if there is one and nothing of it was lost on the way.
+
+    Raises:
+        InfraError: it is empty or holds zero bytes, as is left of a file whose writing was cut short (`corrupt`).
+    """
+    found = "holds zero bytes, which no text has" if "\0" in text else "" if text.strip() else "holds no text"
+    if found:
+        raise InfraError(f"corpus '{card.id}': {origin} {found}. Fetch or write it again.", reason="corrupt")
+    return text

@@ -11,7 +11,8 @@ from typing import Any
 from superweight.cards.data import HubDataset
 from superweight.checkpoint import Cache
 from superweight.checkpoint.problems import disk_errors, missing_package
-from superweight.errors import InfraError, InfraReason
+from superweight.errors import InfraError, InfraReason, SuperweightError
+from superweight.evaluate.local_rows import all_json, json_rows, local_files, rows_cache
 from superweight.evaluate.quiet import quiet
 
 _OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -43,19 +44,32 @@ def load_rows(source: HubDataset, cache: Cache) -> Any:
     """One split of a data set, as a `datasets.Dataset`.
 
     Raises:
-        InfraError: offline, unauthorised, not-found, disk-full, missing-package.
+        InfraError: offline, unauthorised, not-found, disk-full, missing-package; or what is there cannot be read as
+            rows (corrupt).
     """
-    with hub_errors(f"data set {source.repository} (split {source.split})", cache):
-        import datasets
+    what = f"data set {source.repository} (split {source.split})"
+    files = {source.split: source.data_files} if source.data_files else None
+    local = local_files(source.repository, files)
+    if local and source.repository == "json" and all_json(local):
+        return json_rows(local)[source.split]
+    try:
+        with hub_errors(what, cache):
+            import datasets
 
-        return datasets.load_dataset(
-            source.repository,
-            source.config,
-            data_files={source.split: source.data_files} if source.data_files else None,
-            split=source.split,
-            revision=source.revision,
-            cache_dir=str(cache.path("datasets")),
-        )
+            return datasets.load_dataset(
+                source.repository,
+                source.config,
+                data_files=files,
+                split=source.split,
+                revision=source.revision,
+                cache_dir=str(rows_cache(local, cache)),
+            )
+    except SuperweightError:
+        raise
+    except Exception as error:  # whatever the readers of `datasets` raise
+        told = " ".join(f"{type(error).__name__}: {error.__cause__ or error}".split())[:300]
+        message = f"{what}: {source.data_files or 'it'} cannot be read as rows ({told}). Correct the card, or the file."
+        raise InfraError(message, reason="corrupt") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from superweight.checkpoint import Cache
 from superweight.errors import InfraError
 from superweight.plain_files import read_plain
 
@@ -18,23 +19,25 @@ _ELSEWHERE = ("://", "*", "?", "[")  # in the name of a file: a host, or a patte
 _SHOWN = 300  # characters of what a reader says
 
 
-def local_files(config: dict[str, Any]) -> dict[str, list[Path]]:
-    """Files on this machine that a task's rows come from, by split; empty if they come from elsewhere."""
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if config.get("dataset_path") not in _READERS or not files:
+def local_files(reader: Any, data_files: Any) -> dict[str, list[Path]]:
+    """Files on this machine that rows come from, by split; empty if they come from elsewhere.
+
+    Args:
+        reader: the path of the data set, as `datasets.load_dataset` takes it; of files, the name of what reads them.
+        data_files: likewise: a name, a list of names, or either by split.
+    """
+    if reader not in _READERS or not data_files:
         return {}
-    splits = files if isinstance(files, dict) else {"train": files}
-    named = {str(split): [str(one) for one in (some if isinstance(some, list) else [some])] for split, some in splits.items()}
+    splits = data_files if isinstance(data_files, dict) else {"train": data_files}
+    named = {str(split): list(map(str, some if isinstance(some, list) else [some])) for split, some in splits.items()}
     if any(mark in name for names in named.values() for name in names for mark in _ELSEWHERE):
         return {}
     return {split: [Path(name) for name in names] for split, names in named.items()}
 
 
-def is_plain_json(config: dict[str, Any], files: dict[str, list[Path]]) -> bool:
-    """Whether nothing but the rows of JSON files is asked for, so that they can be read here."""
-    names = [path.name for paths in files.values() for path in paths]
-    settings = set(config.get("dataset_kwargs") or {}) - {"data_files"}
-    return bool(names) and config["dataset_path"] == "json" and not settings and all(n.endswith(_JSON) for n in names)
+def all_json(files: dict[str, list[Path]]) -> bool:
+    """Whether the files are JSON by their names, packed in nothing."""
+    return all(path.name.endswith(_JSON) for paths in files.values() for path in paths)
 
 
 def json_rows(files: dict[str, list[Path]]) -> dict[str, Any]:
@@ -61,17 +64,19 @@ def json_rows(files: dict[str, list[Path]]) -> dict[str, Any]:
     return found
 
 
-def content_hash(files: dict[str, list[Path]]) -> str:
-    """sha256 of the content of all files, so that rows made of others are not taken for theirs.
+def rows_cache(files: dict[str, list[Path]], cache: Cache) -> Path:
+    """Where `datasets` keeps what it makes of rows: of local files, which it knows by name and time, by their content.
 
     Raises:
         InfraError: a file cannot be read (`not-found`).
     """
+    folder = cache.path("datasets")
+    if not files:
+        return folder
     digest = hashlib.sha256()
-    for paths in files.values():
-        for path in paths:
-            digest.update(hashlib.sha256(_content(path)).digest())
-    return digest.hexdigest()
+    for path in (path for paths in files.values() for path in paths):
+        digest.update(hashlib.sha256(_content(path)).digest())
+    return folder / "local" / digest.hexdigest()
 
 
 def _content(path: Path) -> bytes:
@@ -80,8 +85,8 @@ def _content(path: Path) -> bytes:
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InfraError(
-            f"{path}: expected the rows of a task: {why}. Correct data_files in the task's YAML; a path in it is "
-            "relative to where the run is started.",
+            f"{path}: expected a file of rows: {why}. Correct data_files in the task's YAML or the corpus card; a path in "
+            "it is relative to where the run is started.",
             reason="not-found",
         ) from error
 

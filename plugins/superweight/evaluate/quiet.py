@@ -6,7 +6,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 _ABOUT_COMMANDS = ("Custom kwargs can be passed",)  # of every task with metadata
 _SHOWN, _MOST = 300, 20  # characters of a warning, and warnings
@@ -44,7 +44,8 @@ class _Collector(logging.Handler):
 def quiet() -> Iterator[None]:
     """Silence warnings, logging below ERROR and progress bars of lm-eval, datasets and transformers in the block.
 
-    Their progress bars cannot be turned off one by one, so standard error as a whole is set aside.
+    Their progress bars cannot be turned off one by one, so standard error as a whole is set aside, and
+    standard output, on which lm-eval prints what it was looking at when it fails.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     loggers = [one for one in loggers if not any(isinstance(handler, _Collector) for handler in one.handlers)]
@@ -52,7 +53,7 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -19,7 +19,7 @@ from superweight.errors import CardError, InfraError, SuperweightError
 from superweight.evaluate.embedded import describe, embedded_rows
 from superweight.evaluate.first_row import Tried, as_given, sound_first_row
 from superweight.evaluate.hub import hub_errors, hub_in_reach
-from superweight.evaluate.local_rows import content_hash, is_plain_json, json_rows, local_files
+from superweight.evaluate.local_rows import all_json, json_rows, local_files, rows_cache
 from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.task_sources import TaskSources, task_sources
 from superweight.evaluate.yaml_text import check_yaml
@@ -64,7 +64,7 @@ def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress
     sources = TaskSources() if installed else task_sources(path)
     with collected() as told:
         task = _load(card, path, cache, prefer, progress)
-    known = list(task.definition.aggregation())
+    known = [str(name) for name in task.definition.aggregation()]
     if card.metric not in known:
         raise CardError(f"task card '{card.id}': metric: '{card.metric}' is none of the task's: {', '.join(known)}")
     _check_metric(card, path, task.definition)
@@ -72,7 +72,10 @@ def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress
 
 
 def _check_metric(card: TaskCard, path: Path, definition: Any) -> None:
-    """Whether more of the gated metric is better must be known, or a gate would look the wrong way."""
+    """Whether more of the gated metric is better must be known, or a gate would look the wrong way; and how to sum up."""
+    for name, how in definition.aggregation().items():
+        if not callable(how):
+            raise CardError(f"{path}: metric_list: {name}: aggregation: expected a name that lm-eval knows, such as mean")
     better = definition.higher_is_better().get(card.metric, True)
     if not isinstance(better, bool):
         raise CardError(f"{path}: metric_list: {card.metric}: higher_is_better: expected true or false, found {better!r}")
@@ -211,13 +214,11 @@ def _from_hub(path: Path, cache: Cache) -> dict[str, Any]:
     config = _yaml(path)
     if "custom_dataset" in config or "class" in config:
         return {}
-    if files := local_files(config):
-        if is_plain_json(config, files):
-            rows = json_rows(files)
-            return {"custom_dataset": lambda **_: dict(rows), **_no_examples(config)}
-        folder = cache.path("datasets") / "local" / content_hash(files)  # else known by name and time of change alone
-    else:
-        folder = cache.path("datasets")
-    return {
-        "dataset_kwargs": {"cache_dir": str(folder), **(config.get("dataset_kwargs") or {})}, **_no_examples(config)
-    }  # fmt: skip
+    settings = config.get("dataset_kwargs") or {}
+    if not isinstance(settings, dict):
+        raise CardError(f"{path}: dataset_kwargs: expected keys and values, found {str(settings)[:80]!r}")
+    files = local_files(config.get("dataset_path"), settings.get("data_files"))
+    if files and config["dataset_path"] == "json" and set(settings) == {"data_files"} and all_json(files):
+        rows = json_rows(files)
+        return {"custom_dataset": lambda **_: dict(rows), **_no_examples(config)}
+    return {"dataset_kwargs": {"cache_dir": str(rows_cache(files, cache)), **settings}, **_no_examples(config)}
