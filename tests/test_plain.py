@@ -14,7 +14,9 @@ def test_what_cannot_be_seen_is_escaped_and_the_rest_stays():
     assert visible("\x1b[31m\r\0\u202e\ud800\u2028") == "\\x1b[31m\\r\\x00\\u202e\\ud800\\u2028"
 
 
-@pytest.mark.parametrize("text", ["\x1b", "\0", "\r", "\x7f", "\x85", "\u2028", "\u202e", "\u2066", "\u200b", "\ufeff", "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["\x1b", "\0", "\r", "\x7f", "\x85", "\u2028", "\u202e", "\u2066", "\u200b", "\ufeff", "\ud800"]
+)
 def test_what_nobody_writes_is_named(text):
     assert unseen(f"a{text}b").startswith(f"U+{ord(text):04X}")
 

@@ -14,7 +14,7 @@ def read_plain(path: Path) -> bytes:
     Raises:
         OSError: it cannot be read, or is a pipe, a socket or a device.
     """
-    with open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - Path.open takes no opener
+    with open(path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
         return file.read()

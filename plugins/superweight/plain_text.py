@@ -1,4 +1,4 @@
-"""What people can see of a text, and what only a machine does: controls, marks that turn a line around, lone surrogates."""
+"""What people can see of a text, and what only a machine does: controls, marks that turn a line, lone surrogates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TURNING = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff")  # of category Cf, 
 
 
 def visible(text: str) -> str:
-    """A text with every character that cannot be seen escaped, as in `\\x1b`; line ends and tabs stay."""
+    r"""A text with every character that cannot be seen escaped, as in `\x1b`; line ends and tabs stay."""
     return "".join(one if one in _HARMLESS or one.isprintable() else _escaped(one) for one in text)
 
 

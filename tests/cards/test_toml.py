@@ -55,7 +55,11 @@ def test_what_nobody_means_is_told_with_file_and_key(tmp_path, changed, words):
 
 
 def test_a_mark_of_byte_order_and_several_lines_of_reasons_are_fine(tmp_path):
-    text = GATE.format(title="T", margin="0.5", more="").replace('"Because it', '"""Because\nit').replace('tell."', 'tell."""')
+    text = (
+        GATE.format(title="T", margin="0.5", more="")
+        .replace('"Because it', '"""Because\nit')
+        .replace('tell."', 'tell."""')
+    )
     (tmp_path / "g.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert read_card(tmp_path / "g.toml", GateCard).why == "Because\nit is what the items can tell."
 

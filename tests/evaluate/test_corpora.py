@@ -56,6 +56,8 @@ def test_rows_of_a_data_set_are_joined(tmp_path):
     source = {"kind": "hub", "repository": "json", "split": "test", "data_files": str(tmp_path / "rows.jsonl")}
     assert corpus_text(corpus(**source), Cache(tmp_path / "cache")) == "one\n\n\n\nthree"
     assert corpus_text(corpus(**source, join=" ", rows=2), Cache(tmp_path / "cache")) == "one "
+    with pytest.raises(InfraError, match="expected data_files, the file that 'json' is to read"):
+        corpus_text(corpus(kind="hub", repository="json", split="test"), Cache(tmp_path / "cache"))
     with pytest.raises(InfraError, match=r"expected a column 'body'.*found text"):
         corpus_text(corpus(**source, column="body"), Cache(tmp_path / "cache"))
 

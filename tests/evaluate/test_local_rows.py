@@ -76,20 +76,30 @@ def write(path, content, *, at=1e9):
 
 
 @pytest.mark.parametrize(
-    ("reader", "name", "form"), [("json", "r.json", '[{{"text": "{}"}}]'), ("csv", "r.csv", "text\n{}\n"), ("text", "r.txt", "{}\n")]
+    ("reader", "name", "form", "files"),
+    [
+        ("json", "r.json", '[{{"text": "{}"}}]', "r.json"),
+        ("json", "r.json", '[{{"text": "{}"}}]', "*.json"),
+        ("csv", "r.csv", "text\n{}\n", "r.csv"),
+        ("text", "r.txt", "{}\n", "r.txt"),
+        (".", "test.csv", "text\n{}\n", None),
+    ],
 )
-def test_rows_that_changed_without_their_time_are_read_again(tmp_path, monkeypatch, reader, name, form):
+def test_rows_that_changed_without_their_time_are_read_again(tmp_path, monkeypatch, reader, name, form, files):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    path = str(folder) if reader == "." else reader
+    given = {"dataset_kwargs": {"data_files": {"test": str(folder / files)}}} if files else {}
+    choice = {"output_type": "multiple_choice", "doc_to_text": "{{text}}", "doc_to_choice": ["a", "b"]}
     (tmp_path / "t.yaml").write_text(
-        yaml.safe_dump(
-            {"task": "t", "dataset_path": reader, "dataset_kwargs": {"data_files": {"test": str(tmp_path / name)}}, "test_split": "test",
-             "output_type": "multiple_choice", "doc_to_text": "{{text}}", "doc_to_choice": ["a", "b"], "doc_to_target": 0}
-        )
-    )  # fmt: skip
-    source = {"kind": "hub", "repository": reader, "split": "test", "data_files": str(tmp_path / name)}
+        yaml.safe_dump({"task": "t", "dataset_path": path, "test_split": "test", "doc_to_target": 0, **choice, **given})
+    )
+    source = {"kind": "hub", "repository": path, "split": "test"}
+    source |= {"data_files": str(folder / files)} if files else {}
     corpus = CorpusCard.model_validate({"id": "c", "title": "C", "source": source})
     for word in ("one", "two"):
-        write(tmp_path / name, form.format(word))
+        write(folder / name, form.format(word))
         task = load_task(TaskCard(id="t", task=str(tmp_path / "t.yaml")), Cache(tmp_path / "cache"))
         assert [row["text"] for row in task.definition.test_docs()] == [word]
         assert corpus_text(corpus, Cache(tmp_path / "cache")) == word

@@ -186,6 +186,25 @@ def test_what_lm_eval_warns_of_is_kept(prepare, tmp_path):
     assert "lm-eval warns: odd rows" in found.warnings
 
 
+def test_what_cannot_be_asked_summed_up_or_scored_is_told_with_the_task(prepare, make_loaded, tmp_path):
+    asked = CHOICE | {"output_type": "generate_until"}
+    with pytest.raises(InfraError, match="task 't': lm-eval cannot ask a model for 'generate_until'"):
+        prepare(asked).measure()  # 256 tokens of a model that takes 128
+    asked["generation_kwargs"] = {"max_gen_toks": 2}
+    with pytest.raises(InfraError, match="task 't': metric 'acc': its aggregation makes no number of what an item has"):
+        prepare(asked).measure()
+    (tmp_path / "code.py").write_text("def score(doc, results):\n    raise KeyError('gold')\n")
+    prepare(CHOICE)
+    with (tmp_path / "t.yaml").open("a") as file:
+        file.write("process_results: !function code.score\n")
+    card = TaskCard(id="t", task=str(tmp_path / "t.yaml"))
+    task = prepare_task(make_loaded("llama", bos=True), card, Cache(tmp_path / "cache"))
+    with pytest.raises(
+        InfraError, match=r"task 't': lm-eval cannot score what the model answers to row \d+ \(KeyError"
+    ):
+        task.measure()
+
+
 def test_a_row_without_a_question_is_left_out_and_not_asked_with_the_word_none(prepare):
     left_out = prepare(CHOICE, {5: {"text": None}}).left_out
     assert [(one.doc_id, one.reason) for one in left_out] == [(5, "has nothing where its text is made of it (text)")]

@@ -71,7 +71,7 @@ def as_old_as_each_other(directory):
             os.utime(path, (1e9, 1e9))
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_damaged_tasks_are_told_of_or_asked_as_the_files_say(loaded, tmp_path, examples):
     directory, cache, scorer, known = tmp_path / "files", Cache(tmp_path / "cache"), Scorer(loaded), {}
     files = {"rows.json": json.dumps(ROWS).encode(), "successor.yaml": TASK.format(directory=directory).encode()}
@@ -154,7 +154,9 @@ def test_damaged_texts_are_told_of_or_measured_as_they_are(loaded, tmp_path, exa
     files = {"chain.txt": " ".join(WORDS).encode()}
     source = {"kind": "file", "path": str(directory / "chain.txt")}
     card = CorpusCard.model_validate({"id": "chain", "title": "Chain", "source": source})
-    damages = st.lists(st.one_of(*[kind(["chain.txt"]) for kind in (byte_damage, line_damage, tree_damage)]), min_size=1, max_size=3)
+    damages = st.lists(
+        st.one_of(*[kind(["chain.txt"]) for kind in (byte_damage, line_damage, tree_damage)]), min_size=1, max_size=3
+    )
 
     @budget(examples)
     @given(damages)
@@ -164,7 +166,9 @@ def test_damaged_texts_are_told_of_or_measured_as_they_are(loaded, tmp_path, exa
 
         def measure():
             tokens = corpus_tokens(loaded, card, cache)
-            return corpus_text(card, cache), perplexity(loaded, tokens, window=WINDOW, scorer=scorer, name="corpus 'chain'")
+            return corpus_text(card, cache), perplexity(
+                loaded, tokens, window=WINDOW, scorer=scorer, name="corpus 'chain'"
+            )
 
         measured = outcome(measure, ["chain.txt", "'chain'"])
         if measured is not None:

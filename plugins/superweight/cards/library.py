@@ -18,8 +18,8 @@ from superweight.cards.gates_for import GateBook
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.references import check_references
-from superweight.cards.source import DirectorySource, GgufSource, HubSource
 from superweight.cards.shelves import cards_in, check_directory
+from superweight.cards.source import DirectorySource, GgufSource, HubSource
 from superweight.cards.tier import TierCard
 from superweight.cards.toml import read_toml
 from superweight.cards.waiver import WaiverCard
@@ -87,9 +87,7 @@ def _with_absolute_paths(card: Card, folder: Path) -> Card:
     """Paths inside a card are relative to the card."""
     source = getattr(card, "source", None)
     if isinstance(source, DirectorySource | GgufSource | TextFile):
-        return card.model_copy(
-            update={"source": source.model_copy(update={"path": _absolute(folder, source.path)})}
-        )
+        return card.model_copy(update={"source": source.model_copy(update={"path": _absolute(folder, source.path)})})
     if isinstance(card, TaskCard) and card.task.endswith((".yaml", ".yml")):
         return card.model_copy(update={"task": _absolute(folder, card.task)})
     return card
@@ -180,8 +178,8 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
     Each directory holds `models/ recipes/ corpora/ tasks/ gates/ tiers/ waivers/`, any of which may be missing.
 
     Raises:
-        CardError: a directory does not exist or holds cards where nobody looks for them, a card is bad, two cards of one directory share an id, or a card
-            names another that does not exist.
+        CardError: a directory does not exist or holds cards where nobody looks for them, a card is bad, two cards of
+            one directory share an id, or a card names another that does not exist.
 
     """
     shelves: dict[str, dict[str, Any]] = {name: {} for name in _FOLDERS}

@@ -47,9 +47,10 @@ class ClipRestore(RoundToNearest):
     """Clip every block at mean|X| + z·std|X|, round, write the super weights back (arXiv:2411.07191, section 4.2)."""
 
     kind: Literal["clip-restore"]  # type: ignore[assignment]
-    z: Annotated[float, Field(gt=0, allow_inf_nan=True, description="`inf` restores without clipping")] | Literal["search"] = Field(
-        description="clipping threshold in standard deviations, or 'search' on the weights alone"
-    )
+    z: (
+        Annotated[float, Field(gt=0, allow_inf_nan=True, description="`inf` restores without clipping")]
+        | Literal["search"]
+    ) = Field(description="clipping threshold in standard deviations, or 'search' on the weights alone")
 
 
 class W8A8(Strict):

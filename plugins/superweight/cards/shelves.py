@@ -1,4 +1,4 @@
-"""Which files of a directory of cards are cards, so that none is passed over because of how it is called or where it lies."""
+"""Which files of a directory are cards, so that none is passed over because of its name or place."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _is_card(name: str) -> bool:
 
 def _listed(folder: Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise CardError(f"{folder}: cannot be read ({error.strerror or error}). Expected a folder of cards.") from error
 

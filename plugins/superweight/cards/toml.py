@@ -59,6 +59,8 @@ def _problems(value: Any, keys: tuple[str, ...]) -> Iterator[str]:
         elif "\n" in value and not set(keys[-2:]) & set(_LONG_TEXTS):
             yield f"  {where}: expected one line (found: {value!r:.{_SHOWN}})"
     elif isinstance(value, int) and abs(value) > _LARGEST:
-        yield f"  {where}: expected at most {_LARGEST} (found: {value:.3e})" if abs(value) < 10**300 else (
-            f"  {where}: expected at most {_LARGEST}, found far more"
+        yield (
+            f"  {where}: expected at most {_LARGEST} (found: {value:.3e})"
+            if abs(value) < 10**300
+            else (f"  {where}: expected at most {_LARGEST}, found far more")
         )

@@ -12,7 +12,7 @@ from superweight.cards.data import HubDataset
 from superweight.checkpoint import Cache
 from superweight.checkpoint.problems import disk_errors, missing_package
 from superweight.errors import InfraError, InfraReason, SuperweightError
-from superweight.evaluate.local_rows import all_json, json_rows, local_files, rows_cache
+from superweight.evaluate.local_rows import all_json, json_rows, local_files, needs_files, rows_cache
 from superweight.evaluate.quiet import quiet
 
 _OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -44,11 +44,14 @@ def load_rows(source: HubDataset, cache: Cache) -> Any:
     """One split of a data set, as a `datasets.Dataset`.
 
     Raises:
-        InfraError: offline, unauthorised, not-found, disk-full, missing-package; or what is there cannot be read as
-            rows (corrupt).
+        InfraError: offline, unauthorised, not-found, disk-full, missing-package; what is there cannot be read as rows
+            (corrupt); or it is not said what is to be read (bad-card).
     """
     what = f"data set {source.repository} (split {source.split})"
     files = {source.split: source.data_files} if source.data_files else None
+    if needs_files(source.repository) and not source.data_files:
+        message = f"{what}: expected data_files, the file that '{source.repository}' is to read. Add it to the card."
+        raise InfraError(message, reason="bad-card")
     local = local_files(source.repository, files)
     if local and source.repository == "json" and all_json(local):
         return json_rows(local)[source.split]
@@ -62,7 +65,7 @@ def load_rows(source: HubDataset, cache: Cache) -> Any:
                 data_files=files,
                 split=source.split,
                 revision=source.revision,
-                cache_dir=str(rows_cache(local, cache)),
+                cache_dir=str(rows_cache(source.repository, {"data_files": files}, cache)),
             )
     except SuperweightError:
         raise
@@ -103,7 +106,11 @@ def _reason(error: BaseException) -> InfraReason | None:
         link = link.__cause__ or link.__context__
     text = " ".join(str(each) for each in chain).lower()
     names = {kind.__name__ for each in chain for kind in type(each).__mro__}
-    if "gated" in text or re.search(r"\b40[13] (client error|unauthori|forbidden)|(status|code|http)\D{0,9}40[13]\b", text) or "GatedRepoError" in names:
+    if (
+        "gated" in text
+        or re.search(r"\b40[13] (client error|unauthori|forbidden)|(status|code|http)\D{0,9}40[13]\b", text)
+        or "GatedRepoError" in names
+    ):
         return "unauthorised"
     if names & _OFFLINE and type(error).__name__ != "DatasetNotFoundError":
         return "offline"

@@ -1,4 +1,4 @@
-"""Rows of a task in JSON files of one's own, read to the letter and afresh: what `datasets` would guess at is refused."""
+"""Rows in files of one's own, read to the letter and afresh: what `datasets` would guess at is refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,13 @@ from superweight.plain_files import read_plain
 
 _READERS = ("json", "csv", "text", "parquet", "arrow", "xml")  # of `datasets`, for files of any origin
 _JSON = (".json", ".jsonl")
-_ELSEWHERE = ("://", "*", "?", "[")  # in the name of a file: a host, or a pattern
+_PATTERN = ("*", "?", "[")  # in the name of a file
 _SHOWN = 300  # characters of what a reader says
+
+
+def needs_files(reader: Any) -> bool:
+    """Whether a data set's path is the name of what reads files, which takes all files at hand if it is given none."""
+    return reader in _READERS
 
 
 def local_files(reader: Any, data_files: Any) -> dict[str, list[Path]]:
@@ -26,13 +33,12 @@ def local_files(reader: Any, data_files: Any) -> dict[str, list[Path]]:
         reader: the path of the data set, as `datasets.load_dataset` takes it; of files, the name of what reads them.
         data_files: likewise: a name, a list of names, or either by split.
     """
-    if reader not in _READERS or not data_files:
+    if not needs_files(reader) or not data_files:
         return {}
     splits = data_files if isinstance(data_files, dict) else {"train": data_files}
-    named = {str(split): list(map(str, some if isinstance(some, list) else [some])) for split, some in splits.items()}
-    if any(mark in name for names in named.values() for name in names for mark in _ELSEWHERE):
+    if any(mark in name for name in _flat(data_files) for mark in ("://", *_PATTERN)):
         return {}
-    return {split: [Path(name) for name in names] for split, names in named.items()}
+    return {str(split): [Path(name) for name in _flat(some)] for split, some in splits.items()}
 
 
 def all_json(files: dict[str, list[Path]]) -> bool:
@@ -64,19 +70,45 @@ def json_rows(files: dict[str, list[Path]]) -> dict[str, Any]:
     return found
 
 
-def rows_cache(files: dict[str, list[Path]], cache: Cache) -> Path:
+def rows_cache(reader: Any, settings: dict[str, Any], cache: Cache) -> Path:
     """Where `datasets` keeps what it makes of rows: of local files, which it knows by name and time, by their content.
+
+    Args:
+        reader: as in `local_files`.
+        settings: what else `datasets.load_dataset` is given; `data_files` and `data_dir` count.
+        cache: where everything is kept.
 
     Raises:
         InfraError: a file cannot be read (`not-found`).
     """
     folder = cache.path("datasets")
+    files = list(_read_by_datasets(reader, settings))
     if not files:
         return folder
     digest = hashlib.sha256()
-    for path in (path for paths in files.values() for path in paths):
+    for path in files:
         digest.update(hashlib.sha256(_content(path)).digest())
     return folder / "local" / digest.hexdigest()
+
+
+def _read_by_datasets(reader: Any, settings: dict[str, Any]) -> Iterator[Path]:
+    """Local files that rows may come from: those named, those that fit a pattern, and all of a directory."""
+    files = settings.get("data_files")
+    yield from (path for paths in local_files(reader, files).values() for path in paths)
+    for pattern in _flat(files):
+        if "://" not in pattern and any(mark in pattern for mark in _PATTERN):
+            found = glob(pattern, recursive=True)  # noqa: PTH207 - a `Path` takes no absolute pattern
+            yield from sorted(path for path in map(Path, found) if path.is_file())
+    for folder in (reader, settings.get("data_dir")):
+        with suppress(OSError, ValueError):  # of a name that no directory can have
+            if isinstance(folder, str) and Path(folder).is_dir():
+                yield from sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+def _flat(files: Any) -> Iterator[str]:
+    """Names in `data_files`, whatever its form."""
+    for each in files.values() if isinstance(files, dict) else [files]:
+        yield from map(str, each if isinstance(each, list) else [each])
 
 
 def _content(path: Path) -> bytes:
@@ -85,8 +117,8 @@ def _content(path: Path) -> bytes:
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InfraError(
-            f"{path}: expected a file of rows: {why}. Correct data_files in the task's YAML or the corpus card; a path in "
-            "it is relative to where the run is started.",
+            f"{path}: expected a file of rows: {why}. Correct data_files in the task's YAML or the corpus card; a "
+            "path in it is relative to where the run is started.",
             reason="not-found",
         ) from error
 

@@ -19,7 +19,7 @@ from superweight.errors import CardError, InfraError, SuperweightError
 from superweight.evaluate.embedded import describe, embedded_rows
 from superweight.evaluate.first_row import Tried, as_given, sound_first_row
 from superweight.evaluate.hub import hub_errors, hub_in_reach
-from superweight.evaluate.local_rows import all_json, json_rows, local_files, rows_cache
+from superweight.evaluate.local_rows import all_json, json_rows, local_files, needs_files, rows_cache
 from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.task_sources import TaskSources, task_sources
 from superweight.evaluate.yaml_text import check_yaml
@@ -72,13 +72,18 @@ def load_task(card: TaskCard, cache: Cache, *, prefer: Prefer = "auto", progress
 
 
 def _check_metric(card: TaskCard, path: Path, definition: Any) -> None:
-    """Whether more of the gated metric is better must be known, or a gate would look the wrong way; and how to sum up."""
+    """How figures are made of items, and whether more of one is better, or a gate would look the wrong way."""
+    for name in ("process_results", "custom_dataset"):
+        if (given := getattr(definition.config, name)) is not None and not callable(given):  # passed over by lm-eval
+            raise CardError(f"{path}: {name}: expected a function, as in '!function code.f', found {str(given)[:80]!r}")
     for name, how in definition.aggregation().items():
         if not callable(how):
-            raise CardError(f"{path}: metric_list: {name}: aggregation: expected a name that lm-eval knows, such as mean")
+            raise CardError(f"{path}: metric_list: {name}: aggregation: expected one of lm-eval's, such as mean")
     better = definition.higher_is_better().get(card.metric, True)
     if not isinstance(better, bool):
-        raise CardError(f"{path}: metric_list: {card.metric}: higher_is_better: expected true or false, found {better!r}")
+        raise CardError(
+            f"{path}: metric_list: {card.metric}: higher_is_better: expected true or false, found {better!r}"
+        )
     listed = [str(entry.get("metric")) for entry in definition.config.metric_list or ()]
     if listed.count(card.metric) > 1:
         raise CardError(f"{path}: metric_list: '{card.metric}' is listed twice; keep one of them")
@@ -212,13 +217,26 @@ def _with_rows(path: Path, rows: Any) -> dict[str, Any]:
 
 def _from_hub(path: Path, cache: Cache) -> dict[str, Any]:
     config = _yaml(path)
-    if "custom_dataset" in config or "class" in config:
+    if config.get("custom_dataset") is not None or "class" in config:
         return {}
     settings = config.get("dataset_kwargs") or {}
     if not isinstance(settings, dict):
         raise CardError(f"{path}: dataset_kwargs: expected keys and values, found {str(settings)[:80]!r}")
+    if needs_files(config.get("dataset_path")) and not {"data_files", "data_dir"} & set(settings):
+        raise CardError(
+            f"{path}: dataset_kwargs: expected data_files, the files that '{config['dataset_path']}' is to read; "
+            "without them it reads whatever lies where the run is started"
+        )
+    try:
+        return {**_rows_of(config, settings, cache), **_no_examples(config)}
+    except InfraError as error:
+        raise InfraError(f"{path}: {error}", reason=error.reason) from error
+
+
+def _rows_of(config: dict[str, Any], settings: dict[str, Any], cache: Cache) -> dict[str, Any]:
+    """Settings that make lm-eval take the rows of local JSON as they are, and all others by way of `datasets`."""
     files = local_files(config.get("dataset_path"), settings.get("data_files"))
     if files and config["dataset_path"] == "json" and set(settings) == {"data_files"} and all_json(files):
         rows = json_rows(files)
-        return {"custom_dataset": lambda **_: dict(rows), **_no_examples(config)}
-    return {"dataset_kwargs": {"cache_dir": str(rows_cache(files, cache)), **settings}, **_no_examples(config)}
+        return {"custom_dataset": lambda **_: dict(rows)}
+    return {"dataset_kwargs": {"cache_dir": str(rows_cache(config.get("dataset_path"), settings, cache)), **settings}}

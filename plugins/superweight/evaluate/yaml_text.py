@@ -1,4 +1,4 @@
-"""A task's YAML as it is written: what YAML readers pass over in silence, such as a key that is given twice, is refused."""
+"""A task's YAML as it is written: what its readers pass over in silence, such as a key given twice, is refused."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class PreparedTask:
                 self._task.apply_filters()
             finally:
                 self._task._instances = everything
-            return [self._item(number) for number in batch]
+            return [self._scored(number) for number in batch]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -246,14 +246,31 @@ class PreparedTask:
             pairs = [self._pair(instance) for instance in instances]
             longest = self._lm.max_length
             return list(self._scorer.continuations(pairs, max_length=longest, progress=progress, alone=alone))
-        with quiet(), self._scorer.loaded.arithmetic():
-            return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
+        try:
+            with quiet(), self._scorer.loaded.arithmetic():
+                return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InfraError(
+                f"task '{self.card.id}': lm-eval cannot ask a model for '{kind}' ({type(error).__name__}: {error}). "
+                "Correct output_type or generation_kwargs in the task's YAML.",
+                reason="bad-card",
+            ) from error
 
     def _pair(self, instance: Any) -> Pair:
         pair = self._pairs[id(instance)]
         if isinstance(pair, Exception):  # its row was left out
             raise pair
         return pair
+
+    def _scored(self, number: int) -> dict[str, Any]:
+        try:
+            return self._item(number)
+        except Exception as error:  # the task's own code, or a metric that is not for answers of this type
+            raise InfraError(
+                f"task '{self.card.id}': lm-eval cannot score what the model answers to row {number} "
+                f"({type(error).__name__}: {error}). Correct output_type or metric_list in the task's YAML.",
+                reason="bad-card",
+            ) from error
 
     def _item(self, number: int) -> dict[str, Any]:
         """One item with its value of every metric; metrics of filters beyond the first are `metric,filter`."""
@@ -288,9 +305,20 @@ class PreparedTask:
             for name in item["metrics"]:
                 values[name].append(item[name])
         how = {name: self._task.aggregation().get(name.partition(",")[0], mean) for name in values}
-        metrics = {name: float(how[name](values[name])) for name in values}
+        metrics = {name: self._summed_up(name, how[name], values[name]) for name in values}
         means = [name for name in values if how[name] is mean and len(values[name]) > 1]
         return metrics, {name: float(mean_stderr(values[name])) for name in means}
+
+    def _summed_up(self, name: str, how: Any, values: Sequence[Any]) -> float:
+        try:
+            return float(how(values))
+        except Exception as error:
+            raise InfraError(
+                f"task '{self.card.id}': metric '{name}': its aggregation makes no number of what an item has, such as "
+                f"{str(values[0])[:_SHOWN]!r} ({type(error).__name__}: {error}). Correct output_type or metric_list "
+                "in the task's YAML.",
+                reason="bad-card",
+            ) from error
 
 
 def prepare_task(
