@@ -71,7 +71,7 @@ def as_old_as_each_other(directory):
             os.utime(path, (1e9, 1e9))
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_damaged_tasks_are_told_of_or_asked_as_the_files_say(loaded, tmp_path, examples):
     directory, cache, scorer, known = tmp_path / "files", Cache(tmp_path / "cache"), Scorer(loaded), {}
     files = {"rows.json": json.dumps(ROWS).encode(), "successor.yaml": TASK.format(directory=directory).encode()}
@@ -148,10 +148,10 @@ def likelihood(loaded, text, choice, known):
     return known[text, choice]
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(8_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, pytest.param(3_000, marks=pytest.mark.slow)])
 def test_damaged_texts_are_told_of_or_measured_as_they_are(loaded, tmp_path, examples):
     directory, cache, scorer = tmp_path / "files", Cache(tmp_path / "cache"), Scorer(loaded)
-    files = {"chain.txt": " ".join(WORDS).encode()}
+    files = {"chain.txt": " ".join(WORDS[:120]).encode()}
     source = {"kind": "file", "path": str(directory / "chain.txt")}
     card = CorpusCard.model_validate({"id": "chain", "title": "Chain", "source": source})
     damages = st.lists(
