@@ -8,6 +8,7 @@ from superweight.cards.data import CorpusCard
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError
 from superweight.evaluate import corpus_text, corpus_tokens
+from superweight.evaluate.hub import hub_errors
 
 
 def corpus(**source):
@@ -76,3 +77,17 @@ def test_the_text_is_tokenised_once_with_the_tokenizers_special_tokens(make_load
     assert tokens.dim() == 1
     assert [token for token in tokens.tolist() if token == 1] == [1] * bos
     assert (tokens[0] == 1) == bos
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("401 Client Error: Unauthorized for url"), "unauthorised"),
+        (RuntimeError("the server answered with status code 403"), "unauthorised"),
+        (FileNotFoundError("/runs/401/rows.json of 403 rows"), "not-found"),
+    ],
+)
+def test_a_number_in_a_path_is_no_answer_of_the_hub(tmp_path, error, reason):
+    with pytest.raises(InfraError) as caught, hub_errors("rows", Cache(tmp_path)):
+        raise error
+    assert caught.value.reason == reason
