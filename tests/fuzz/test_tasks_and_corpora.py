@@ -148,7 +148,7 @@ def likelihood(loaded, text, choice, known):
     return known[text, choice]
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, pytest.param(6_000, marks=pytest.mark.slow)])
 def test_damaged_texts_are_told_of_or_measured_as_they_are(loaded, tmp_path, examples):
     directory, cache, scorer = tmp_path / "files", Cache(tmp_path / "cache"), Scorer(loaded)
     files = {"chain.txt": " ".join(WORDS[:120]).encode()}
