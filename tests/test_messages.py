@@ -113,7 +113,7 @@ def test_a_disk_that_fails_is_a_line(said, monkeypatch):
     [
         ("model.safetensors", "model.safetensors"),
         ("naïve 名 💥\nsecond line", "naïve 名 💥\nsecond line"),
-        ("a\x1b[31m\0\r\tb", "a\\x1b[31m\\x00\\r\\tb"),
+        ("a\x1b[31m\0\r\tb", "a\\x1b[31m\\x00\\r\tb"),
         ("evil\u202egnp.exe\ufeff\ud800", "evil\\u202egnp.exe\\ufeff\\ud800"),
     ],
 )

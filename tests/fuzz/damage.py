@@ -101,8 +101,8 @@ def in_time() -> Iterator[None]:
 
 
 def printable(text: str) -> bool:
-    """Whether a message can be shown anywhere: no control characters but line ends, nothing that turns text around."""
-    return all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") for c in text)
+    """Whether a message can be shown anywhere: no control characters but line ends and tabs, nothing that turns text around."""
+    return all(c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") for c in text)
 
 
 @st.composite
