@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superweight import __version__
-from superweight.errors import InfraError, SuperweightError
+from superweight.errors import InfraError, SuperweightError, printable
 from superweight.garbage import no_collection
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except SuperweightError as error:
-        print(f"superweight: {error}", file=sys.stderr)
+        print(f"superweight: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to be flushed at exit
         return 0
     except OSError as error:
         at = "" if error.filename is None else f"{error.filename}: "
-        print(f"superweight: {at}{error.strerror or error}", file=sys.stderr)
+        print(f"superweight: {printable(f'{at}{error.strerror or error}')}", file=sys.stderr)
         return 2
     except Exception as error:
         if options.traceback:
             raise
-        told = " ".join(str(error).split())[:300]
+        told = printable(str(error))[:300]
         print(f"superweight: {type(error).__name__}: {told} (--traceback shows where)", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -203,16 +203,24 @@ def _report(options: argparse.Namespace) -> int:
     document, lost = salvage(options.directory)
     directory = options.directory if options.directory.is_dir() else options.directory.parent
     render(directory, document, store=options.store, models=options.pictures, lost=lost)
-    for line in lost:
-        _say(f"superweight: {line}")
+    _doubt([*document.doubts, *lost], options.directory)
     print(directory / "report.html")
     return 0
+
+
+def _doubt(lines: Sequence[str], run: Path) -> None:
+    """Say what of a run cannot be relied on."""
+    for line in lines:
+        _say(f"superweight: {printable(f'{run}: {line}')}")
 
 
 def _export(options: argparse.Namespace) -> int:
     from superweight.report import read_document, write_export
 
-    write_export(options.out, [read_document(run) for run in options.runs])
+    documents = [read_document(run) for run in options.runs]
+    write_export(options.out, documents)
+    for run, document in zip(options.runs, documents, strict=True):
+        _doubt(document.doubts, run)
     print(options.out)
     return 0
 

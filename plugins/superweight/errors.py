@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Literal
 
 from superweight.plain_text import visible
@@ -74,3 +75,15 @@ class Suspicious(UserWarning):
 
 class Waived(UserWarning):
     """A gate that failed, and that somebody answers for."""
+
+
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that make what follows read backwards."""
+
+
+def printable(text: str) -> str:
+    """One line that is safe on a terminal: control characters, and what turns the direction of writing, as escapes."""
+    line = " ".join(part.strip() for part in text.splitlines())
+    return "".join(
+        repr(one)[1:-1] if unicodedata.category(one) in ("Cc", "Cs") or one in TURNING else one for one in line
+    )

@@ -10,6 +10,7 @@ from by_hand import BASE, baseline, cell, perplexity, snapshot, weight, zero_sho
 from superweight.errors import InfraError
 from superweight.evidence import CellEvidence, Failure, Noise
 from superweight.evidence.compact import compact_json
+from superweight.evidence.seal import sealed
 from superweight.evidence.snapshot import PerplexityFigure, read_snapshot, snapshot_text, write_snapshot
 
 
@@ -100,7 +101,7 @@ def test_one_answer_more_changes_one_line_of_answers():
 
     one, other = text(1.0), text(0.0)
     changed = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
-    assert len(changed) == 2  # the row of a hundred answers, and the accuracy
+    assert len(changed) == 3  # the row of a hundred answers, the accuracy, and the digest
     assert {len(a.strip()) for a, _ in changed if a.strip().startswith('"1')} == {103}
 
 
@@ -168,7 +169,7 @@ def test_keys_of_a_later_version_are_left_aside(taken, tmp_path):
     raw = json.loads(snapshot_text(taken))
     raw["colour"] = "red"
     raw["cells"]["rtn"]["super_weights"][0]["colour"] = "red"
-    (tmp_path / "m.json").write_text(json.dumps(raw))
+    (tmp_path / "m.json").write_text(json.dumps(sealed(raw)))
     assert read_snapshot(tmp_path / "m.json") == taken
 
 

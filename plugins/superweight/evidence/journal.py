@@ -275,7 +275,7 @@ def _record(line: bytes, before: int) -> tuple[dict[str, Any], int] | None:
         return None
     try:
         record = json.loads(payload)
-    except ValueError:  # bytes of someone else, that fit by chance or on purpose
+    except (ValueError, RecursionError):  # bytes of someone else, that fit by chance or on purpose
         return None
     return (record, checksum) if isinstance(record, dict) else None
 

@@ -14,6 +14,10 @@ from superweight.cards.model import Role
 from superweight.errors import InfraError
 from superweight.evidence.compact import compact_json
 from superweight.evidence.measured import CellEvidence, Noise, Perplexity, Record, StoredWeight, Verdict, ZeroShot
+from superweight.evidence.moment import moment
+from superweight.evidence.read import read_text
+from superweight.evidence.recomputed import perplexity_fits, score_fits
+from superweight.evidence.seal import seal_of, sealed
 from superweight.evidence.write import write_text
 
 SNAPSHOT_VERSION = "1.0"
@@ -155,6 +159,9 @@ class Snapshot(Record):
         default_factory=dict, description="of each task: the items' numbers and how their hashes begin"
     )
     cells: dict[str, CellFigures] = Field(default_factory=dict, description="by recipe")
+    doubts: list[str] = Field(
+        default_factory=list, exclude=True, description="found on reading: why nothing may count as no worse than this"
+    )
 
     def scores(self, recipe: str, task: str) -> dict[str, float]:
         """The score of every item that was asked; empty if the scores were not kept."""
@@ -233,7 +240,7 @@ def snapshot_of(
 
 def snapshot_text(snapshot: Snapshot) -> str:
     """The snapshot as JSON whose lines are short and whose keys are always in the same order."""
-    return compact_json(snapshot.model_dump(mode="python", exclude_none=True))
+    return compact_json(sealed(snapshot.model_dump(mode="python", exclude_none=True)))
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -247,7 +254,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read what `snapshot_text` wrote.
+    """Read what `snapshot_text` wrote; `doubts` says if it is not as it was written, or contradicts itself.
 
     Raises:
         InfraError: no such file (`not-found`), or it holds something else, or it is damaged (`corrupt`), or a later
@@ -256,7 +263,9 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     expected = "expected a snapshot of a run, as `superweight baseline` writes it"
     try:
-        snapshot = Snapshot.model_validate_json(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        snapshot = Snapshot.model_validate_json(text)
+        moment(snapshot.taken)
     except OSError as error:
         raise InfraError(f"{path}: cannot be read ({error.strerror}); {expected}.", reason="not-found") from error
     except UnicodeDecodeError as error:
@@ -265,13 +274,33 @@ def read_snapshot(path: Path) -> Snapshot:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise InfraError(f"{path}: {where}: {first['msg']}; {expected}.", reason="corrupt") from error
+    except ValueError as error:
+        raise InfraError(f"{path}: taken: {error}; {expected}.", reason="corrupt") from error
     if snapshot.schema_version.split(".")[0] != SNAPSHOT_VERSION.split(".")[0]:
         raise InfraError(
             f"{path}: schema_version {snapshot.schema_version}, this is a reader of {SNAPSHOT_VERSION}; {expected} by "
             "this version. Promote a run again.",
             reason="unsupported",
         )
-    return snapshot
+    return snapshot.model_copy(update={"doubts": [f"{path} {one}" for one in _doubts(snapshot, text)]})
+
+
+def _doubts(snapshot: Snapshot, text: str) -> list[str]:
+    """Why a snapshot is not relied on; one of an earlier version has no digest and is held against itself."""
+    match seal_of(text):
+        case "intact":
+            return []
+        case "broken":
+            return ["is not as it was written, since its digest does not fit: promote a run again"]
+    found = []
+    for recipe, cell in snapshot.cells.items():
+        for corpus, text_figure in cell.perplexity.items():
+            if not perplexity_fits(text_figure.value, text_figure.nll):
+                found.append(f"contradicts itself: {recipe} perplexity:{corpus} is not that of its windows")
+        for task, figure in cell.zero_shot.items():
+            if not score_fits(figure.metric, figure.value, list(snapshot.scores(recipe, task).values())):
+                found.append(f"contradicts itself: {recipe} zero-shot:{task} is not that of its items")
+    return found
 
 
 def _baseline_first(cell: CellEvidence) -> tuple[bool, str]:

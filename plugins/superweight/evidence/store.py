@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from superweight.evidence.journal import Journal, read_lines, unwritable
+from superweight.evidence.read import expect_file, read_bytes
 
 try:
     import fcntl
@@ -97,7 +98,7 @@ class Store:
         """
         path = self._path(key)
         try:
-            data = path.read_bytes()
+            data = read_bytes(path)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -116,6 +117,7 @@ def _open_locked(path: Path, waiting: Callable[[str], None] | None) -> tuple[int
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         descriptor = _held[path] = os.open(path, flags, 0o666)
+        expect_file(descriptor, path)
         locked = _lock(descriptor, path, waiting)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -57,24 +58,31 @@ def _unwritable(path: Path, error: OSError) -> InfraError:
     )
 
 
-def write_items(directory: Path, cells: Iterable[CellEvidence]) -> None:
+def write_items(directory: Path, cells: Iterable[CellEvidence]) -> dict[str, str]:
     """Write one CSV per task and corpus under `directory/model/recipe/`; floats keep every digit.
 
     The tables replace those of an earlier run as a whole.
 
+    Returns:
+        the sha256 of each, by `model/recipe/name.csv`.
+
     Raises:
         InfraError: as `write_text`.
     """
+    written: dict[str, str] = {}
     fresh = directory.with_name(f".{directory.name}.{os.getpid()}")
     try:
         for cell in cells:
             for name, table in _tables(cell):
-                write_text(fresh / cell.model / cell.recipe / f"{name}.csv", table.to_csv(index=False))
+                content = table.to_csv(index=False).encode(errors="backslashreplace")
+                write_bytes(fresh / cell.model / cell.recipe / f"{name}.csv", content)
+                written[f"{cell.id}/{name}.csv"] = hashlib.sha256(content).hexdigest()
         shutil.rmtree(directory, ignore_errors=True)
         if fresh.exists():
             fresh.replace(directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    return written
 
 
 def _tables(cell: CellEvidence) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -23,6 +23,8 @@ def badge(document: RunDocument) -> str:
         message, colour = "passed in part", "yellow"
     if broken(document):
         message = "gate failed its check"
+    if document.doubts:
+        message = "evidence damaged"
     label = f"compression gate ({document.run.tier})"
     said = {"schemaVersion": 1, "label": label, "message": message, "color": colour}
     return json.dumps(said | ({"isError": True} if document.verdict == "INFRA" else {})) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ def read_baseline(directory: Path, tier: str, model: str) -> Snapshot | None:
 
     """
     path = baseline_path(directory, tier, model)
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nowhere is no baseline that was never there
         return None
     snapshot = read_snapshot(path)
     if (snapshot.tier, snapshot.model) != (tier, model):
@@ -93,7 +94,7 @@ def first_baseline(directory: Path, document: RunDocument, snapshots: Sequence[S
         InfraError: it cannot be written.
 
     """
-    without = [one for one in snapshots if not baseline_path(directory, one.tier, one.model).exists()]
+    without = [one for one in snapshots if not os.path.lexists(baseline_path(directory, one.tier, one.model))]
     if not without:
         return ""
     names = ", ".join(one.model for one in without)

@@ -71,18 +71,22 @@ def compare_runs(
     ours, theirs = ({snapshot.model: snapshot for snapshot in side} for side in (before, after))
     models = [_compare(model, ours.get(model), theirs.get(model), gates) for model in dict.fromkeys([*ours, *theirs])]
     found = [change for model in models for change in model.changes]
-    return RunComparison(before=names[0], after=names[1], verdict=overall(found), models=models)
+    verdict = overall(found)
+    if verdict in ("PASS", "INCONCLUSIVE") and any(snapshot.doubts for snapshot in (*before, *after)):
+        verdict = "CANNOT COMPARE"
+    return RunComparison(before=names[0], after=names[1], verdict=verdict, models=models)
 
 
 def _compare(model: str, before: Snapshot | None, after: Snapshot | None, gates: GateLookup) -> ModelComparison:
     both = before is not None and after is not None
     one, other = before or _nothing(model), after or _nothing(model)
+    doubts = [f"not relied on: {doubt}" for doubt in (*one.doubts, *other.doubts)]
     return ModelComparison(
         model=model,
         before=_side(before),
         after=_side(after),
         surroundings=surroundings(one, other) if both else [],
-        alarms=environment_alarms(one, other) if both else [],
+        alarms=doubts + (environment_alarms(one, other) if both else []),
         changes=changes(one, other, gates),
     )
 

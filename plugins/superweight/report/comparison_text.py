@@ -12,7 +12,7 @@ from tabulate import tabulate
 from superweight.evidence.write import write_text
 from superweight.report.comparison import ModelComparison, RunComparison, Side
 from superweight.report.document import strict_json
-from superweight.report.format import difference, margin, number
+from superweight.report.format import difference, displayable, margin, number
 from superweight.report.table import markdown_table
 from superweight.verdict.change import Change, Outcome
 from superweight.verdict.result import GateResult, Kind
@@ -43,7 +43,7 @@ def comparison_text(comparison: RunComparison) -> str:
         frame = change_rows(model)
         lines += ["", table(frame), ""] if len(frame) else [""]
         lines += [*(f"{SYMBOLS[verdict]} {text}" for verdict, text, _ in sentences(model)), unchanged(model)]
-    return "\n".join(line for line in lines if line is not None) + "\n"
+    return displayable("\n".join(lines)) + "\n"
 
 
 def comparison_markdown(comparison: RunComparison) -> str:
@@ -61,7 +61,7 @@ def comparison_markdown(comparison: RunComparison) -> str:
         "earlier run instead of the uncompressed model. Verdicts in parentheses are on controls and references, and "
         "never decide."
     )
-    return "\n".join(lines) + "\n"
+    return displayable("\n".join(lines)) + "\n"
 
 
 def write_comparison(directory: Path, comparison: RunComparison) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from superweight.errors import InfraError
 from superweight.evidence.measured import CellEvidence
+from superweight.evidence.moment import moment
 from superweight.evidence.write import write_items, write_text
 from superweight.report.badge import badge
 from superweight.report.document import RunDocument, json_schema, to_json
 from superweight.report.export import write_export
-from superweight.report.history import RunEntry, moment, read_history
+from superweight.report.history import RunEntry, read_history
 from superweight.report.markdown import render_markdown
 from superweight.report.page import render_html
 
@@ -33,7 +34,7 @@ def write_run(
         InfraError: the directory cannot be written, or the disk is full.
 
     """
-    write_items(directory / "items", evidence)
+    document = document.model_copy(update={"tables": write_items(directory / "items", evidence)})
     write_text(directory / "evidence.json", to_json(document))
     write_text(directory / "evidence.schema.json", json.dumps(json_schema(), indent=1) + "\n")
     render(directory, document, store=store)

@@ -12,8 +12,12 @@ from pydantic import Field, ValidationError
 from superweight.errors import InfraError
 from superweight.evidence.compact import without_infinities
 from superweight.evidence.measured import CellEvidence, Record, Verdict
+from superweight.evidence.moment import Moment
+from superweight.evidence.read import read_text
+from superweight.evidence.seal import sealed
+from superweight.report.doubts import doubts_of
 from superweight.report.retrospect import LookBack
-from superweight.verdict import GateResult, JudgedCell, judge_run
+from superweight.verdict import GateResult, JudgedCell, combine, judge_run
 
 SCHEMA_VERSION = "1.1"
 
@@ -21,7 +25,7 @@ SCHEMA_VERSION = "1.1"
 class RunInfo(Record):
     """Where, when and with what a run was made."""
 
-    started: str = Field(description="ISO 8601, UTC")
+    started: Moment = Field(description="ISO 8601, UTC")
     finished: str = ""
     command: str = ""
     tier: str
@@ -48,6 +52,13 @@ class RunDocument(Record):
     reasons: list[str] = Field(default_factory=list, description="what drove the verdict")
     cells: list[CellDocument] = Field(default_factory=list)
     look_back: LookBack = Field(default_factory=LookBack, description="against the release and the runs before")
+    tables: dict[str, str] = Field(
+        default_factory=dict, description="the files under items/ as the run wrote them, and the sha256 of each"
+    )
+    digest: str = Field(default="", description="sha256 of everything else in this document, as canonical JSON")
+    doubts: list[str] = Field(
+        default_factory=list, exclude=True, description="found on reading: why nothing that it says may count as a PASS"
+    )
 
 
 def build_document(run: RunInfo, cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunDocument:
@@ -82,7 +93,7 @@ def to_json(document: RunDocument) -> str:
     for cell in raw["cells"]:
         for figure in cell["zero_shot"].values():
             figure.update({name: value for name, value in figure["metrics"].items() if name not in figure})
-    return strict_json(raw)
+    return strict_json(sealed(raw))
 
 
 def strict_json(value: Any) -> str:
@@ -93,13 +104,16 @@ def strict_json(value: Any) -> str:
 def read_document(path: Path) -> RunDocument:
     """Read `evidence.json`, or the one in a run directory.
 
+    What is not as the run wrote it, or contradicts itself, is INFRA unless it is a REGRESSION; `doubts` says why.
+
     Raises:
         InfraError: no such file, not JSON, or not evidence.
 
     """
     path = path / "evidence.json" if path.is_dir() else path
     try:
-        return RunDocument.model_validate_json(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        document = RunDocument.model_validate_json(text)
     except OSError as error:
         raise InfraError(
             f"{path}: cannot be read ({error.strerror}); expected a run directory or its evidence.json.",
@@ -111,6 +125,16 @@ def read_document(path: Path) -> RunDocument:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
         raise InfraError(f"{path}: not evidence of a run: {where}: {first['msg']}.", reason="corrupt") from error
+    return held_in_doubt(document, doubts_of(document, text))
+
+
+def held_in_doubt(document: RunDocument, doubts: Sequence[str]) -> RunDocument:
+    """A document that says at its head why it is not relied on; as it is, if there are no doubts."""
+    if not doubts:
+        return document
+    verdict = combine([document.verdict, "INFRA"])
+    reasons = [*doubts, *document.reasons]
+    return document.model_copy(update={"verdict": verdict, "reasons": reasons, "doubts": list(doubts)})
 
 
 def json_schema() -> dict[str, Any]:

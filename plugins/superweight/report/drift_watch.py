@@ -8,8 +8,9 @@ from typing import Literal
 
 from superweight.cards.gate import GateKind
 from superweight.evidence.measured import Noise
+from superweight.evidence.moment import moment
 from superweight.evidence.snapshot import CellFigures, Snapshot
-from superweight.report.history import FigureEntry, RunEntry, moment
+from superweight.report.history import FigureEntry, RunEntry
 from superweight.verdict.changes import GateLookup
 from superweight.verdict.drift import FigureAlarm, Point, drift
 from superweight.verdict.paired import exp, mean, shared

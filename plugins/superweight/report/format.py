@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 
+from superweight.errors import TURNING
 from superweight.evidence.measured import Verdict
 from superweight.report.document import CellDocument
 from superweight.verdict import GateResult
 from superweight.verdict.amounts import MANIFOLD, times
 
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
+
+_UNSHOWN = re.compile(f"[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufeff\\ufffe\\uffff{TURNING}]")
+
+
+def displayable(text: str) -> str:
+    """A page or file for people: what no page may hold, or would make it read backwards, as replacement characters."""
+    return _UNSHOWN.sub("\ufffd", text)
 
 
 def verdict_label(cell: CellDocument) -> str:

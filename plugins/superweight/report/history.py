@@ -8,7 +8,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from superweight.cards.base import slug
 from superweight.cards.model import Role
 from superweight.errors import InfraError
 from superweight.evidence.measured import Record, Verdict
+from superweight.evidence.moment import moment
+from superweight.evidence.read import read_bytes
 from superweight.evidence.snapshot import Snapshot, read_snapshot, write_snapshot
 from superweight.report.document import RunDocument
 
@@ -111,7 +113,7 @@ def read_history(store: Path) -> History:
     """
     path = store / _FILE
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return History([], [])
     except OSError as error:
@@ -157,17 +159,6 @@ def last_snapshot(store: Path, model: str, tier: str, before: str = "") -> Snaps
             with suppress(InfraError):
                 return read_snapshot(store / entry.snapshots[model])
     return None
-
-
-def moment(text: str) -> datetime:
-    """A time in ISO 8601, in UTC; one without a zone is taken to be in UTC.
-
-    Raises:
-        ValueError: it is none.
-
-    """
-    found = datetime.fromisoformat(text)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _entry(document: RunDocument, identifier: str, files: Mapping[str, str], releases: Mapping[str, str]) -> RunEntry:
@@ -240,7 +231,7 @@ def _append(path: Path, line: bytes) -> None:
     except OSError as error:
         full = error.errno in (28, 122)  # ENOSPC, EDQUOT
         raise InfraError(
-            f"{path}: the run could not be added to the history ({error.strerror}).",
+            f"{path}: the run could not be added to the history ({error.strerror or error}).",
             reason="disk-full" if full else "unsupported",
         ) from error
 

@@ -11,7 +11,7 @@ from filelock import FileLock
 from markupsafe import Markup
 
 from superweight.evidence.write import write_text
-from superweight.report.format import SYMBOLS
+from superweight.report.format import SYMBOLS, displayable
 from superweight.report.history import RunEntry, read_history
 from superweight.report.page.render import asset, environment
 from superweight.report.pictures.gallery import MODELS, history_gallery
@@ -71,7 +71,7 @@ def render_index(store: Path, runs: Sequence[RunEntry], notes: Sequence[str] = (
     told = [*notes, *drawn.notes]
     if len(pairs) > MODELS:
         told.append(f"Pictures of the {MODELS} models that ran last; the others' are in their reports.")
-    return (
+    return displayable(
         environment()
         .get_template("index.html")
         .render(

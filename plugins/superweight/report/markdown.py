@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from superweight.report.document import RunDocument
+from superweight.report.format import displayable
 from superweight.report.overview import (
     Reason,
     counts,
@@ -47,7 +48,7 @@ def render_markdown(document: RunDocument) -> str:
         "Figures are baseline → value on the same windows or items. `report.html` has the whole of it.",
         "",
     ]
-    return "\n".join(lines)
+    return displayable("\n".join(lines))
 
 
 def _told(reason: Reason) -> str:

@@ -50,6 +50,8 @@ def headline(document: RunDocument) -> str:
 
 def _headline(document: RunDocument) -> str:
     verdict, lines = document.verdict, models(document)
+    if document.doubts:
+        return f": {document.doubts[0]}"
     if verdict == "PASS" and document.run.left_out:
         return " in part: not the whole tier, so no release decision"
     if verdict == "INFRA" and broken(document):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from superweight.errors import InfraError
@@ -52,7 +53,7 @@ def _earlier(baselines: Path, snapshot: Snapshot, lines: list[str], *, force: bo
     try:
         return read_baseline(baselines, snapshot.tier, snapshot.model)
     except InfraError as error:
-        if not force or not baseline_path(baselines, snapshot.tier, snapshot.model).exists():
+        if not force or not os.path.lexists(baseline_path(baselines, snapshot.tier, snapshot.model)):
             raise
         lines.append(f"{error} Replaced.")
         return None

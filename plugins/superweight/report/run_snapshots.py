@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +13,8 @@ import pandas as pd
 
 from superweight.errors import InfraError
 from superweight.evidence.measured import CellEvidence, ZeroShot
+from superweight.evidence.read import read_bytes, read_text
+from superweight.evidence.recomputed import score_fits
 from superweight.evidence.snapshot import Snapshot, read_snapshot, snapshot_of
 from superweight.report.document import RunDocument, read_document
 
@@ -38,7 +43,7 @@ def snapshots_of(document: RunDocument, evidence: Sequence[CellEvidence] | None 
             commit=run.commit,
             command=run.command,
             environment=run.environment,
-        )
+        ).model_copy(update={"doubts": document.doubts})
         for model in dict.fromkeys(cell.model for cell in cells)
     ]
 
@@ -71,21 +76,38 @@ def read_run(path: Path) -> RunDocument:
     directory = path if path.is_dir() else path.parent
     for cell in document.cells:
         for task, figure in cell.zero_shot.items():
-            figure.items = _items(directory / "items" / cell.model / cell.recipe / f"{task}.csv", figure)
+            name = f"{cell.id}/{task}.csv"
+            known = not document.tables or name in document.tables
+            table = _table(directory / "items" / name, document.tables.get(name, "")) if known else b""
+            figure.items = _items(table, figure)
     return document
 
 
-def _items(table: Path, figure: ZeroShot) -> list[dict[str, object]]:
-    columns = ["doc_id", "doc_hash", figure.metric]
+def _table(path: Path, sha256: str) -> bytes:
+    """A table as the run wrote it; nothing if there is none, or another than the document names."""
     try:
-        frame = pd.read_csv(table, usecols=columns, dtype=str, keep_default_na=False)  # Python keeps every digit
-        rows = zip(*(frame[column].tolist() for column in columns), strict=True)
-        items: list[dict[str, object]] = [
-            {"doc_id": doc_id, "doc_hash": doc_hash, figure.metric: _score(score)} for doc_id, doc_hash, score in rows
-        ]
-    except (OSError, ValueError):  # no table, or one without these columns, or without figures in them
+        content = read_bytes(path)
+    except (OSError, ValueError):  # ValueError: of a name that no file can have
+        return b""
+    return content if not sha256 or hashlib.sha256(content).hexdigest() == sha256 else b""
+
+
+def _items(table: bytes, figure: ZeroShot) -> list[dict[str, object]]:
+    """The scores in a table; none if they cannot be its figure's."""
+    columns = ["doc_id", "doc_hash", figure.metric]
+    try:  # Python keeps every digit
+        frame = pd.read_csv(io.BytesIO(table), usecols=columns, dtype=str, keep_default_na=False)
+        scores = [_score(text) for text in frame[figure.metric]]
+    except (ValueError, KeyError):  # no table, or one without these columns, or without figures in them
         return []
-    return items if len(items) == figure.n else []
+    items = list(zip(frame["doc_id"], frame["doc_hash"], strict=True))
+    value = figure.metrics.get(figure.metric, math.nan)
+    if len(set(items)) != figure.n or len(items) != figure.n or not score_fits(figure.metric, value, scores):
+        return []
+    return [
+        {"doc_id": doc_id, "doc_hash": doc_hash, figure.metric: score}
+        for (doc_id, doc_hash), score in zip(items, scores, strict=True)
+    ]
 
 
 def _score(text: str) -> float:
@@ -96,12 +118,12 @@ def _score(text: str) -> float:
 def _is_document(path: Path) -> bool:
     """Whether a file is a run's evidence rather than a snapshot; what is neither is told by whoever reads it."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path))
     except OSError as error:
         raise InfraError(
             f"{path}: cannot be read ({error.strerror}); expected a run directory, its {DOCUMENT}, or a baseline.",
             reason="not-found",
         ) from error
-    except ValueError:
+    except (ValueError, RecursionError):
         return path.name == DOCUMENT
     return isinstance(raw, dict) and "run" in raw

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from superweight.errors import InfraError
-from superweight.report.document import RunDocument, read_document
+from superweight.evidence.read import read_text
+from superweight.report.document import RunDocument, held_in_doubt, read_document
+from superweight.report.doubts import doubts_of
 
 _MOST = 2000  # parts that are left out before a document is given up
 
@@ -42,13 +44,15 @@ def salvage(path: Path) -> Salvaged:
         first = error
     file = path / "evidence.json" if path.is_dir() else path
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        text = read_text(file)
+        raw = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise first from error
     lost: list[str] = []
     for _ in range(_MOST):
         try:
-            return Salvaged(RunDocument.model_validate(raw), lost)
+            document = RunDocument.model_validate(raw)
+            return Salvaged(held_in_doubt(document, doubts_of(document, text, lost)), lost)
         except ValidationError as error:
             found = error.errors(include_url=False)[0]
             where = [part for part in found["loc"] if isinstance(part, str | int)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from superweight.evidence.measured import ZeroShot
+from superweight.evidence.read import read_text
 from superweight.report.document import CellDocument, RunDocument
 from superweight.verdict.flips import Flip, flips
 
@@ -118,8 +120,8 @@ def _read(cell: CellDocument, task: str, directory: Path) -> ZeroShot | None:
     if figure.items and "choices" in figure.items[0]:
         return figure
     try:
-        with (directory / _path(cell.model, cell.recipe, task)).open(encoding="utf-8", newline="") as stream:
-            items = [_item(row) for row in csv.DictReader(stream)]
+        text = read_text(directory / _path(cell.model, cell.recipe, task))
+        items = [_item(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
     except Exception:  # whatever a damaged table may hold
         return None
     if len(items) != figure.n or not _same_score(items, figure):

@@ -13,10 +13,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from superweight.evidence.moment import moment
 from superweight.report.candidates import candidate_rows
 from superweight.report.document import SCHEMA_VERSION, RunDocument
-from superweight.report.format import SYMBOLS
-from superweight.report.history import RunEntry, moment
+from superweight.report.format import SYMBOLS, displayable
+from superweight.report.history import RunEntry
 from superweight.report.overview import (
     broken,
     decides,
@@ -66,7 +67,7 @@ def render_html(
     pictures = gallery(document, runs, models)
     items = flipped(document, directory)
     views = [cell_view(cell, items.cells.get(cell.id, [])) for cell in in_order(document.cells)]
-    return (
+    return displayable(
         environment()
         .get_template("report.html")
         .render(
