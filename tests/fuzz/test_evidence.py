@@ -44,7 +44,11 @@ COMMANDS = {
     "baseline": ["baseline", "b", "--baselines", "baselines"],
     "index": ["index", "store"],
 }
-DAMAGED = {"index": (HISTORY, KEPT), "release": (SNAPSHOT, EVIDENCE, *TABLES), "baseline": (SNAPSHOT, EVIDENCE, *TABLES)}
+DAMAGED = {
+    "index": (HISTORY, KEPT),
+    "release": (SNAPSHOT, EVIDENCE, *TABLES),
+    "baseline": (SNAPSHOT, EVIDENCE, *TABLES),
+}
 DAMAGED |= {"report": (HISTORY, EVIDENCE, *TABLES)}
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 PATIENCE = 20  # seconds after which something waits for ever
@@ -75,6 +79,11 @@ def pristine(tmp_path_factory):
             append_run(root / "store", one, snapshots, {"m": snapshots[0].taken})
         promote(root / "baselines", snapshots[0], when="2026-02-01T00:00:00+00:00")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _no_flushing(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and flushing is slow
 
 
 @contextmanager
@@ -122,7 +131,9 @@ class Html(HTMLParser):
     def handle_endtag(self, tag):
         if tag in self.VOID:
             return
-        while self.open and self.open[-1] != tag and self.open[-1] in ("li", "p", "td", "tr", "th", "dd", "dt", "option"):
+        while (
+            self.open and self.open[-1] != tag and self.open[-1] in ("li", "p", "td", "tr", "th", "dd", "dt", "option")
+        ):
             self.open.pop()  # elements that HTML lets stay open
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
 
@@ -152,7 +163,9 @@ def loaded(path):
 def same(root, pristine, name):
     """Whether a file says what it said, however it is laid out."""
     ours, theirs = loaded(root / name), loaded(pristine / name)
-    return isinstance(ours, dict) and json.dumps(plain(ours), sort_keys=True) == json.dumps(plain(theirs), sort_keys=True)
+    return isinstance(ours, dict) and json.dumps(plain(ours), sort_keys=True) == json.dumps(
+        plain(theirs), sort_keys=True
+    )
 
 
 def supported(raw):
@@ -266,13 +279,17 @@ def check(pristine, case, capsys, monkeypatch):
         for damage in changes:
             if any(path.is_fifo() for path in root.rglob("*")):
                 break  # the next damage would wait for it
-            with suppress(OSError, ValueError, TypeError, RecursionError, AttributeError):  # the one before left nothing to damage
+            with suppress(
+                OSError, ValueError, TypeError, RecursionError, AttributeError
+            ):  # the one before left nothing to damage
                 damage(root)
         reseal(root, how)
         known = (how != "sealed again" or same(root, pristine, EVIDENCE)) and (root / EVIDENCE).is_file()
         code, out, err = called(root, command, capsys, monkeypatch)
         if code == 2 and err:
-            assert any(Path(name).name in err or Path(name).parent.name in err for name in DAMAGED.get(command, (EVIDENCE,)))
+            assert any(
+                Path(name).name in err or Path(name).parent.name in err for name in DAMAGED.get(command, (EVIDENCE,))
+            )
         if command == "report" and code == 0:
             (head,) = check_page(root / "b" / "report.html").heads
             assert_supported(head.startswith("✓"), root, pristine, known)
@@ -281,7 +298,10 @@ def check(pristine, case, capsys, monkeypatch):
         if command in ("compare", "release", "back") and out.startswith("✓"):
             assert code == 0
             assert_supported(True, root, pristine, known)
-            assert all((root / name).is_file() and (root / name).read_bytes() == (pristine / name).read_bytes() for name in TABLES)
+            assert all(
+                (root / name).is_file() and (root / name).read_bytes() == (pristine / name).read_bytes()
+                for name in TABLES
+            )
             raw = loaded(root / SNAPSHOT)
             if command == "release" and raw and raw.get("digest"):
                 assert same(root, pristine, SNAPSHOT)

@@ -13,7 +13,9 @@ from superweight.verdict.amounts import MANIFOLD, times
 
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
 
-_UNSHOWN = re.compile(f"[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufeff\\ufffe\\uffff{TURNING}]")
+_UNSHOWN = re.compile(
+    f"[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufeff\\ufffe\\uffff{TURNING}]"
+)
 
 
 def displayable(text: str) -> str:

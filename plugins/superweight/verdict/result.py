@@ -70,8 +70,10 @@ class GateResult(Record):
 
     @field_validator("details", mode="before")
     @classmethod
-    def _read_infinities(cls, details: dict[str, Any]) -> dict[str, Any]:
+    def _read_infinities(cls, details: Any) -> Any:
         """Strict JSON has no infinities, so evidence.json holds them as strings."""
+        if not isinstance(details, dict):
+            return details  # which is refused
         return {name: float(value) if value in ("inf", "-inf", "nan") else value for name, value in details.items()}
 
     decides: bool = Field(default=True, description="false on references: shown, never decisive")
