@@ -105,7 +105,7 @@ def tree(root):
     found = {}
     for path in sorted(root.rglob("*")):
         mode = path.lstat().st_mode
-        what = path.read_bytes() if stat.S_ISREG(mode) else os.readlink(path) if stat.S_ISLNK(mode) else ""
+        what = path.read_bytes() if stat.S_ISREG(mode) else str(path.readlink()) if stat.S_ISLNK(mode) else ""
         found[path.relative_to(root).as_posix()] = (stat.S_IFMT(mode), what)
     return found
 
@@ -135,7 +135,7 @@ class Html(HTMLParser):
             self.open and self.open[-1] != tag and self.open[-1] in ("li", "p", "td", "tr", "th", "dd", "dt", "option")
         ):
             self.open.pop()  # elements that HTML lets stay open
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
 
     def handle_data(self, data):
         if self.open and self.open[-1] == "h1":
@@ -173,7 +173,7 @@ def supported(raw):
     if raw["verdict"] != "PASS" or not raw["cells"]:
         return False
     for one in raw["cells"]:
-        gates = [gate for gate in one.get("gates") or []]
+        gates = one.get("gates") or []
         bad = [gate for gate in gates if gate["verdict"] != "PASS" and not gate.get("waiver")]
         figures = [gate.get(name) for gate in gates if gate["verdict"] == "PASS" for name in ("value", "difference")]
         if any(str(figure).lower() in ("nan", "inf", "-inf", "infinity") for figure in figures):
@@ -198,7 +198,7 @@ def told_otherwise(draw):
     )  # fmt: skip
 
     def change(raw):
-        places = [place for place in _strings(raw)]
+        places = list(_strings(raw))
         parent, key = places[pick % len(places)]
         parent[key] = text
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from by_hand import BASE, baseline, cell, document, weight
@@ -12,6 +13,7 @@ from superweight.evidence.seal import sealed
 from superweight.report import RunInfo, read_document, salvage, write_run
 from superweight.report.baselines import promote, read_baseline
 from superweight.report.comparison import compare_runs
+from superweight.report.export import export_table, write_export
 from superweight.report.format import displayable
 from superweight.report.run_snapshots import read_run, read_snapshots, snapshots_of
 
@@ -202,3 +204,14 @@ def test_a_run_without_a_time_is_no_evidence(run, started, capsys):
 def test_pages_hold_nothing_that_no_page_may_hold_or_that_turns_it():
     assert displayable("a\tb\nc é名💥 \u200f") == "a\tb\nc é名💥 \u200f"
     assert displayable("\0\x1b\x85\u202e\u2066\ufeff\ufffe\ud800") == "\ufffd" * 8
+
+
+@pytest.mark.parametrize("n", [2**63, -(2**63), 2**70])
+def test_a_number_that_is_no_count_is_missing_from_a_table(run, tmp_path, n):
+    figures = dict.fromkeys(("baseline", "rtn"), (PERPLEXITY, PERPLEXITY))
+    one = document(*cells(), figures=figures)
+    one.cells[1].gates[0].n = n
+    table = export_table([one])
+    assert table["n"].tolist() == [8, pd.NA]
+    write_export(tmp_path / "x.csv", [one])
+    assert pd.read_csv(tmp_path / "x.csv")["planned"].tolist() == [8, 8]

@@ -17,6 +17,7 @@ _OF_GATE = (
     "gate", "kind", "metric", "value", "baseline", "difference", "margin", "confidence", "n", "planned", "detectable",
     "p_pass", "p_regression", "p_adjusted", "alpha", "method", "card", "decides",
 )  # fmt: skip
+_MOST = 2**53  # what a float counts to without a gap
 _WHOLE = ("n", "planned", "super_weights", "super_weights_kept")
 
 
@@ -33,8 +34,13 @@ def export_table(documents: Iterable[RunDocument]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     for name in _WHOLE:
         if name in frame:
-            frame[name] = frame[name].astype("Int64")
+            frame[name] = pd.array([_count(value) for value in frame[name]], dtype="Int64")
     return frame
+
+
+def _count(value: Any) -> int | None:
+    """What is not known, or too much for a count, is missing."""
+    return int(value) if value is not None and -_MOST <= value <= _MOST else None
 
 
 def write_export(path: Path, documents: Iterable[RunDocument]) -> None:

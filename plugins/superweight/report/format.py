@@ -13,9 +13,9 @@ from superweight.verdict.amounts import MANIFOLD, times
 
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
 
-_UNSHOWN = re.compile(
-    f"[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufeff\\ufffe\\uffff{TURNING}]"
-)
+_CONTROL = "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"
+_NO_CHARACTERS = "\\ud800-\\udfff\\ufdd0-\\ufdef\\ufeff\\ufffe\\uffff"
+_UNSHOWN = re.compile(f"[{_CONTROL}{_NO_CHARACTERS}{TURNING}]")
 
 
 def displayable(text: str) -> str:
