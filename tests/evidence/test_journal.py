@@ -475,7 +475,8 @@ with Store(root).journal(KEY, {}) as journal:
             assert int(process.stdout.readline()) == found
             time.sleep(moments.uniform(0, 0.02))
             process.kill()
-            said = process.communicate()[0].split()
+            said = process.stdout.read().split()  # communicate would lose what readline has read ahead
+            process.communicate()
             acknowledged = int(said[-1]) if said else found
             records = Store(tmp_path).peek(KEY)
             found = len(records)
