@@ -9,7 +9,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest.mock import patch
@@ -232,11 +232,10 @@ def reseal(root, how):
         (root / EVIDENCE).write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
-def called(root, command, capsys, monkeypatch):
-    monkeypatch.chdir(root)
+def called(root, command, capsys):
     before = tree(root)
     capsys.readouterr()
-    with impatience():
+    with chdir(root), impatience():
         code = main(COMMANDS[command])
     out, err = capsys.readouterr()
     after = tree(root)
@@ -273,7 +272,7 @@ def copied(pristine):
         shutil.rmtree(root, ignore_errors=True)
 
 
-def check(pristine, case, capsys, monkeypatch):
+def check(pristine, case, capsys):
     command, changes, how = case
     with copied(pristine) as root:
         for damage in changes:
@@ -285,7 +284,7 @@ def check(pristine, case, capsys, monkeypatch):
                 damage(root)
         reseal(root, how)
         known = (how != "sealed again" or same(root, pristine, EVIDENCE)) and (root / EVIDENCE).is_file()
-        code, out, err = called(root, command, capsys, monkeypatch)
+        code, out, err = called(root, command, capsys)
         if code == 2 and err:
             assert any(
                 Path(name).name in err or Path(name).parent.name in err for name in DAMAGED.get(command, (EVIDENCE,))
@@ -327,11 +326,11 @@ def sizes(small, big):
 
 
 @sizes(60, 3000)
-def test_damaged_evidence_is_told_and_never_passes(pristine, capsys, monkeypatch, examples):
+def test_damaged_evidence_is_told_and_never_passes(pristine, capsys, examples):
     @budget(examples)
     @given(cases(("export", "compare", "release", "back", "baseline")))
     def fuzz(case):
-        check(pristine, case, capsys, monkeypatch)
+        check(pristine, case, capsys)
 
     fuzz()
 
@@ -343,7 +342,7 @@ def test_pages_of_damaged_runs_and_stores(pristine, capsys, monkeypatch, example
     @budget(examples)
     @given(cases(("report", "report", "index")))
     def fuzz(case):
-        check(pristine, case, capsys, monkeypatch)
+        check(pristine, case, capsys)
 
     fuzz()
 
@@ -360,7 +359,7 @@ def test_pages_are_whole_whatever_strings_a_run_wrote(pristine, capsys, monkeypa
             for change in changes:
                 change(raw)
             (root / EVIDENCE).write_text(json.dumps(seal(raw)))
-            code, _, _ = called(root, "report", capsys, monkeypatch)
+            code, _, _ = called(root, "report", capsys)
             if code == 0:
                 check_page(root / "b" / "report.html")
 
