@@ -215,3 +215,14 @@ def test_a_number_that_is_no_count_is_missing_from_a_table(run, tmp_path, n):
     assert table["n"].tolist() == [8, pd.NA]
     write_export(tmp_path / "x.csv", [one])
     assert pd.read_csv(tmp_path / "x.csv")["planned"].tolist() == [8, 8]
+
+
+def test_a_page_is_made_of_whatever_a_document_allows(run):
+    def change(raw):
+        raw["cells"][0]["checkpoint"] = {"note": ["odd"], "loading": 3, "slow": {"x": 1}}
+        raw["cells"][0]["zero_shot"]["piqa"]["left_out"] = [{}]
+        raw["cells"][1]["gates"][0]["waiver"] = {}
+
+    altered(run, change)
+    assert main(["report", str(run), "--store", str(run / "none")]) == 0
+    assert "content <code>unknown</code>" in (run / "report.html").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from superweight.cards.model import Role
 from superweight.evidence.measured import Verdict, ZeroShot
@@ -198,15 +198,15 @@ def spent(document: RunDocument) -> str:
 
 def notes(document: RunDocument) -> list[str]:
     """What a reader of the figures should know of the models: their cards' notes, and what the run found out."""
-    return sorted({cell.checkpoint["note"] for cell in document.cells if cell.checkpoint.get("note")}) + remarks(
+    return sorted({str(cell.checkpoint["note"]) for cell in document.cells if cell.checkpoint.get("note")}) + remarks(
         document
     )
 
 
 def remarks(document: RunDocument) -> list[str]:
     """What the run found out about the models' files, the tasks' rows, and itself."""
-    loading = {(cell.model, line) for cell in document.cells for line in cell.checkpoint.get("loading") or ()}
-    slow = {(cell.model, cell.checkpoint["slow"]) for cell in document.cells if cell.checkpoint.get("slow")}
+    loading = {(cell.model, line) for cell in document.cells for line in _lines(cell.checkpoint.get("loading"))}
+    slow = {(cell.model, str(cell.checkpoint["slow"])) for cell in document.cells if cell.checkpoint.get("slow")}
     found = [f"{model}: {line}" for model, line in sorted(loading)] + _without_super_weights(document)
     found += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
     return found + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
@@ -238,7 +238,7 @@ def _warnings(document: RunDocument) -> list[tuple[str, str, str]]:
 
 def _left_out(figure: ZeroShot) -> str:
     rows = (figure.planned or figure.n) + len(figure.left_out)
-    named = [f"row {one['doc_id']} {one['reason']}" for one in figure.left_out[:3]]
+    named = [f"row {one.get('doc_id', '?')} {one.get('reason', '')}" for one in figure.left_out[:3]]
     more = f", and {len(figure.left_out) - 3} more" if len(figure.left_out) > 3 else ""
     return f"{len(figure.left_out)} of {rows} rows left out: {'; '.join(named)}{more}"
 
@@ -315,6 +315,11 @@ def fingerprint(document: RunDocument) -> str:
     names = ("torch", "transformers", "lm-eval", "pytest-superweight")
     versions = [f"{name} {environment[name]}" for name in names if environment.get(name)]
     return " · ".join(part for part in (environment.get("device", ""), *versions) if part)
+
+
+def _lines(found: Any) -> list[str]:
+    """A list of lines, or of whatever else a document holds in its place."""
+    return [str(line) for line in found] if isinstance(found, list | tuple) else [str(found)] if found else []
 
 
 def _line(text: str) -> str:
