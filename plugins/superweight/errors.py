@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Literal
 
 from superweight.plain_text import visible
@@ -83,7 +82,4 @@ TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 def printable(text: str) -> str:
     """One line that is safe on a terminal: control characters, and what turns the direction of writing, as escapes."""
-    line = " ".join(part.strip() for part in text.splitlines())
-    return "".join(
-        repr(one)[1:-1] if unicodedata.category(one) in ("Cc", "Cs") or one in TURNING else one for one in line
-    )
+    return visible(" ".join(part.strip() for part in text.splitlines())).replace("\t", "\\t")

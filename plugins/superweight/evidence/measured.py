@@ -123,7 +123,7 @@ class Noise(Record):
 class StoredWeight(Coordinate):
     """A super weight before and after a recipe, compared as bits."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=False, allow_inf_nan=True)
 
     status: str
     origin: str = Field(description="who named it: card, detection, or both")

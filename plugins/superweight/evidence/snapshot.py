@@ -39,7 +39,7 @@ class CheckpointIdentity(Record):
 class KeptWeight(Coordinate):
     """A super weight's bits before and after a recipe."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=False, allow_inf_nan=True)
 
     original: str = Field(description="bits in the checkpoint, hexadecimal")
     stored: str = Field(description="bits after compression")
