@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("cards", help="list the models, recipes, corpora, tasks and tiers at hand").set_defaults(
         run=_cards
     )
+    init = commands.add_parser(
+        "init", help="write suites, example cards and a pytest configuration; overwrites nothing"
+    )
+    init.add_argument("directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: this directory")
+    init.set_defaults(run=_init)
     _fetch_arguments(commands.add_parser("fetch", help="get checkpoints, and the data to measure them with"))
     _detect_arguments(commands.add_parser("detect", help="find a model's super weights and confirm them by ablation"))
     _report_arguments(commands.add_parser("report", help="rebuild a run's report from its evidence, without a model"))
@@ -163,6 +168,18 @@ def _cards(options: argparse.Namespace) -> int:
         print(f"{name}:")
         for identifier, card in getattr(library, name).items():
             print(f"  {identifier:40} {getattr(card, 'title', '')}")
+    return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from superweight.starter import init
+
+    written, left = init(options.directory)
+    for path, new in written:
+        print(f"{'wrote' if new else 'kept '}  {path}")
+    if left:
+        print(left)
+    print("Gate the embedded model with: pytest suites/ -k smollm2")
     return 0
 
 

@@ -52,7 +52,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def _unwritable(path: Path, error: OSError) -> InfraError:
     full = error.errno in (28, 122)  # ENOSPC, EDQUOT
-    advice = "free some space or choose another --superweight-out" if full else "choose another --superweight-out"
+    advice = "free some space or choose another directory" if full else "choose another directory"
     return InfraError(
         f"{path}: could not be written ({error.strerror}); {advice}.", reason="disk-full" if full else "unsupported"
     )

@@ -27,6 +27,7 @@ NOT_IN_FIGURES = (
     "errors.py",
     "fetch.py",
     "garbage.py",  # when Python looks for garbage
+    "starter.py",  # what a new project begins with
     "steps.py",  # what a watcher is told
     "__init__.py",  # the version, which is in the key
 )
