@@ -6,7 +6,7 @@ import pytest
 
 from superweight.errors import CardError, InfraError
 from superweight.plain_files import read_plain
-from superweight.plain_text import unseen, visible
+from superweight.plain_text import one_line, unseen, visible
 
 
 def test_what_cannot_be_seen_is_escaped_and_the_rest_stays():
@@ -42,3 +42,9 @@ def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path):
     for path in (tmp_path / "pipe", type(tmp_path)("/dev/zero")):
         with pytest.raises(OSError, match="is a pipe or a device"):
             read_plain(path)
+
+
+def test_a_message_is_one_line_that_moves_no_cursor_and_turns_no_text():
+    assert one_line("a  b\n c\r\nd\te") == "a  b c d\\te"
+    assert one_line("x\x1b[31m\0\x85") == "x\\x1b[31m\\x00"
+    assert one_line("\u202egnp.exe\ud800 é名💥") == "\\u202egnp.exe\\ud800 é名💥"

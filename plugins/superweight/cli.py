@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superweight import __version__
-from superweight.errors import InfraError, SuperweightError, printable
+from superweight.errors import InfraError, SuperweightError
 from superweight.garbage import no_collection
+from superweight.plain_text import one_line
 
 if TYPE_CHECKING:
     from superweight.cards import Library
@@ -32,19 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except SuperweightError as error:
-        print(f"superweight: {printable(str(error))}", file=sys.stderr)
+        print(f"superweight: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to be flushed at exit
         return 0
     except OSError as error:
         at = "" if error.filename is None else f"{error.filename}: "
-        print(f"superweight: {printable(f'{at}{error.strerror or error}')}", file=sys.stderr)
+        print(f"superweight: {one_line(f'{at}{error.strerror or error}')}", file=sys.stderr)
         return 2
     except Exception as error:
         if options.traceback:
             raise
-        told = printable(str(error))[:300]
+        told = one_line(str(error))[:300]
         print(f"superweight: {type(error).__name__}: {told} (--traceback shows where)", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -228,7 +229,7 @@ def _report(options: argparse.Namespace) -> int:
 def _doubt(lines: Sequence[str], run: Path) -> None:
     """Say what of a run cannot be relied on."""
     for line in lines:
-        _say(f"superweight: {printable(f'{run}: {line}')}")
+        _say(f"superweight: {one_line(f'{run}: {line}')}")
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -74,12 +74,3 @@ class Suspicious(UserWarning):
 
 class Waived(UserWarning):
     """A gate that failed, and that somebody answers for."""
-
-
-TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that make what follows read backwards."""
-
-
-def printable(text: str) -> str:
-    """One line that is safe on a terminal: control characters, and what turns the direction of writing, as escapes."""
-    return visible(" ".join(part.strip() for part in text.splitlines())).replace("\t", "\\t")

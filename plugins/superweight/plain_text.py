@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that make what follows read backwards."""
+
 _HARMLESS = "\n\t"
-_TURNING = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff")  # of category Cf, where a joiner is part of a script
+_INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff")  # of category Cf, where a joiner is part of a script
 
 
 def visible(text: str) -> str:
     r"""A text with every character that cannot be seen escaped, as in `\x1b`; line ends and tabs stay."""
     return "".join(one if one in _HARMLESS or one.isprintable() else _escaped(one) for one in text)
+
+
+def one_line(text: str) -> str:
+    """The same as one line, tabs escaped too: it moves no cursor and turns no text."""
+    return visible(" ".join(part.strip() for part in text.splitlines())).replace("\t", "\\t")
 
 
 def unseen(text: str) -> str:
@@ -28,7 +36,7 @@ def unseen(text: str) -> str:
 def _is_unseen(character: str) -> bool:
     if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
         return True
-    return character in _TURNING or "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return character in _INVISIBLE or character in TURNING
 
 
 def _escaped(character: str) -> str:

@@ -9,17 +9,17 @@ import pytest
 
 from superweight.errors import InfraError
 from superweight.evidence.moment import moment
-from superweight.evidence.read import read_bytes, read_text
 from superweight.evidence.recomputed import perplexity_fits, score_fits
 from superweight.evidence.seal import seal_of, sealed
 from superweight.evidence.snapshot import read_snapshot
+from superweight.plain_files import read_plain, read_plain_text
 
 
 def test_files_are_read_whole(tmp_path):
     (tmp_path / "x").write_bytes(b"\xc3\xa9\r\n\x00")
     (tmp_path / "link").symlink_to("x")
-    assert read_bytes(tmp_path / "x") == b"\xc3\xa9\r\n\x00"
-    assert read_text(tmp_path / "link") == "é\r\n\0"
+    assert read_plain(tmp_path / "x") == b"\xc3\xa9\r\n\x00"
+    assert read_plain_text(tmp_path / "link") == "é\r\n\0"
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
@@ -27,9 +27,9 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, tmp_path / "none", "/dev/zero"):
         with pytest.raises(OSError, match=str(path)) as caught:
-            read_bytes(path)
+            read_plain(path)
         assert caught.value.strerror
-    with pytest.raises(InfraError, match=r"pipe: cannot be read \(Not a regular file"):
+    with pytest.raises(InfraError, match=r"pipe: cannot be read \(is a pipe or a device, not a file"):
         read_snapshot(tmp_path / "pipe")
 
 

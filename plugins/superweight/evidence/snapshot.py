@@ -15,10 +15,10 @@ from superweight.errors import InfraError
 from superweight.evidence.compact import compact_json
 from superweight.evidence.measured import CellEvidence, Noise, Perplexity, Record, StoredWeight, Verdict, ZeroShot
 from superweight.evidence.moment import moment
-from superweight.evidence.read import read_text
 from superweight.evidence.recomputed import perplexity_fits, score_fits
 from superweight.evidence.seal import seal_of, sealed
 from superweight.evidence.write import write_text
+from superweight.plain_files import read_plain_text
 
 SNAPSHOT_VERSION = "1.0"
 
@@ -263,7 +263,7 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     expected = "expected a snapshot of a run, as `superweight baseline` writes it"
     try:
-        text = read_text(path)
+        text = read_plain_text(path)
         snapshot = Snapshot.model_validate_json(text)
         moment(snapshot.taken)
     except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from superweight.evidence.journal import Journal, read_lines, unwritable
-from superweight.evidence.read import expect_file, read_bytes
+from superweight.plain_files import expect_file, read_plain
 
 try:
     import fcntl
@@ -98,7 +98,7 @@ class Store:
         """
         path = self._path(key)
         try:
-            data = read_bytes(path)
+            data = read_plain(path)
         except FileNotFoundError:
             return []
         except OSError as error:

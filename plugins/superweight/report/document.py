@@ -13,8 +13,8 @@ from superweight.errors import InfraError
 from superweight.evidence.compact import without_infinities
 from superweight.evidence.measured import CellEvidence, Record, Verdict
 from superweight.evidence.moment import Moment
-from superweight.evidence.read import read_text
 from superweight.evidence.seal import sealed
+from superweight.plain_files import read_plain_text
 from superweight.report.doubts import doubts_of
 from superweight.report.retrospect import LookBack
 from superweight.verdict import GateResult, JudgedCell, combine, judge_run
@@ -112,7 +112,7 @@ def read_document(path: Path) -> RunDocument:
     """
     path = path / "evidence.json" if path.is_dir() else path
     try:
-        text = read_text(path)
+        text = read_plain_text(path)
         document = RunDocument.model_validate_json(text)
     except OSError as error:
         raise InfraError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from superweight.errors import TURNING
 from superweight.evidence.measured import Verdict
+from superweight.plain_text import TURNING
 from superweight.report.document import CellDocument
 from superweight.verdict import GateResult
 from superweight.verdict.amounts import MANIFOLD, times

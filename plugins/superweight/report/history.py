@@ -20,8 +20,8 @@ from superweight.cards.model import Role
 from superweight.errors import InfraError
 from superweight.evidence.measured import Record, Verdict
 from superweight.evidence.moment import moment
-from superweight.evidence.read import read_bytes
 from superweight.evidence.snapshot import Snapshot, read_snapshot, write_snapshot
+from superweight.plain_files import read_plain
 from superweight.report.document import RunDocument
 
 HISTORY_VERSION = "1.0"
@@ -113,7 +113,7 @@ def read_history(store: Path) -> History:
     """
     path = store / _FILE
     try:
-        data = read_bytes(path)
+        data = read_plain(path)
     except FileNotFoundError:
         return History([], [])
     except OSError as error:

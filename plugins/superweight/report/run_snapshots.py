@@ -13,9 +13,9 @@ import pandas as pd
 
 from superweight.errors import InfraError
 from superweight.evidence.measured import CellEvidence, ZeroShot
-from superweight.evidence.read import read_bytes, read_text
 from superweight.evidence.recomputed import score_fits
 from superweight.evidence.snapshot import Snapshot, read_snapshot, snapshot_of
+from superweight.plain_files import read_plain, read_plain_text
 from superweight.report.document import RunDocument, read_document
 
 DOCUMENT = "evidence.json"
@@ -86,7 +86,7 @@ def read_run(path: Path) -> RunDocument:
 def _table(path: Path, sha256: str) -> bytes:
     """A table as the run wrote it; nothing if there is none, or another than the document names."""
     try:
-        content = read_bytes(path)
+        content = read_plain(path)
     except (OSError, ValueError):  # ValueError: of a name that no file can have
         return b""
     return content if not sha256 or hashlib.sha256(content).hexdigest() == sha256 else b""
@@ -118,7 +118,7 @@ def _score(text: str) -> float:
 def _is_document(path: Path) -> bool:
     """Whether a file is a run's evidence rather than a snapshot; what is neither is told by whoever reads it."""
     try:
-        raw = json.loads(read_text(path))
+        raw = json.loads(read_plain_text(path))
     except OSError as error:
         raise InfraError(
             f"{path}: cannot be read ({error.strerror}); expected a run directory, its {DOCUMENT}, or a baseline.",

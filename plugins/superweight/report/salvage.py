@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from superweight.errors import InfraError
-from superweight.evidence.read import read_text
+from superweight.plain_files import read_plain_text
 from superweight.report.document import RunDocument, held_in_doubt, read_document
 from superweight.report.doubts import doubts_of
 
@@ -44,7 +44,7 @@ def salvage(path: Path) -> Salvaged:
         first = error
     file = path / "evidence.json" if path.is_dir() else path
     try:
-        text = read_text(file)
+        text = read_plain_text(file)
         raw = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise first from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from superweight.evidence.measured import ZeroShot
-from superweight.evidence.read import read_text
+from superweight.plain_files import read_plain_text
 from superweight.report.document import CellDocument, RunDocument
 from superweight.verdict.flips import Flip, flips
 
@@ -120,7 +120,7 @@ def _read(cell: CellDocument, task: str, directory: Path) -> ZeroShot | None:
     if figure.items and "choices" in figure.items[0]:
         return figure
     try:
-        text = read_text(directory / _path(cell.model, cell.recipe, task))
+        text = read_plain_text(directory / _path(cell.model, cell.recipe, task))
         items = [_item(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
     except Exception:  # whatever a damaged table may hold
         return None
