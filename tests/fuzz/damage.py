@@ -6,6 +6,7 @@ can be read.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 NASTY = (
@@ -55,6 +56,7 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 _SECONDS = 20
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,24 @@ def budget(examples: int) -> Callable[[Any], Any]:
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
         print_blob=False,
     )
+
+
+def every_damage(
+    damages: st.SearchStrategy[Damage], examples: int, pristine: Path, place: Path, check: Callable[[Path], object]
+) -> None:
+    """Copy a directory, damage the copy, and check it; so many times."""
+
+    @budget(examples)
+    @given(damages)
+    def run(damage: Damage) -> None:
+        directory = shutil.copytree(pristine, place / str(next(_numbers)))
+        try:
+            damage(directory)
+            check(directory)
+        finally:
+            shutil.rmtree(directory)
+
+    run()
 
 
 @contextmanager
@@ -213,7 +233,10 @@ def json_damage(draw: st.DrawFn, names: Sequence[str]) -> Damage:
             parent[nasty] = value
         elif what == "wrap":
             parent[key] = [parent[key]]
-        text = json.dumps(document)
+        try:
+            text = json.dumps(document)
+        except ValueError:  # exchanged with a part of itself
+            return
         if what == "double" and isinstance(parent, dict) and isinstance(key, str):
             text = text.replace(f"{json.dumps(key)}:", f"{json.dumps(key)}: {json.dumps(value)}, {json.dumps(key)}:", 1)
         path.write_text(text, encoding="utf-8", errors="surrogatepass")

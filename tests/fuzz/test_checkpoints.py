@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
 
 import pytest
 import torch
-from damage import NASTY, Damage, budget, byte_damage, in_time, json_damage, printable, tree_damage
-from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from fuzz.damage import NASTY, Damage, byte_damage, every_damage, in_time, json_damage, printable, tree_damage
 from superweight.checkpoint import load_model
 from superweight.checkpoint.files import open_directory
 from superweight.errors import InfraError
@@ -161,20 +158,7 @@ def strategy(kind):
     return every[kind]
 
 
-numbers = itertools.count()
-
-
 @pytest.mark.parametrize("kind", ["json", "config", "tensors", "bytes", "tree"])
 @pytest.mark.parametrize("examples", [60, pytest.param(4000, marks=pytest.mark.slow)])
 def test_a_damaged_directory_is_measured_as_it_is_or_refused(pristine, tmp_path, kind, examples):
-    @budget(examples)
-    @given(strategy(kind))
-    def run(damage):
-        directory = shutil.copytree(pristine, tmp_path / str(next(numbers)))
-        try:
-            damage(directory)
-            check(directory)
-        finally:
-            shutil.rmtree(directory)
-
-    run()
+    every_damage(strategy(kind), examples, pristine, tmp_path, check)

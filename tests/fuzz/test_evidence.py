@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import stat
 import tempfile
 from contextlib import chdir, contextmanager, suppress
@@ -19,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from by_hand import BASE, baseline, cell, document, weight
-from fuzz.damage import budget, byte_damage, json_damage, tree_damage
+from fuzz.damage import budget, byte_damage, in_time, json_damage, tree_damage
 from superweight.cli import main
 from superweight.report import write_run
 from superweight.report.baselines import promote
@@ -51,7 +50,6 @@ DAMAGED = {
 }
 DAMAGED |= {"report": (HISTORY, EVIDENCE, *TABLES)}
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-PATIENCE = 20  # seconds after which something waits for ever
 
 
 def cells():
@@ -84,20 +82,6 @@ def pristine(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_flushing(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and flushing is slow
-
-
-@contextmanager
-def impatience():
-    def late(*_):
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def tree(root):
@@ -235,7 +219,7 @@ def reseal(root, how):
 def called(root, command, capsys):
     before = tree(root)
     capsys.readouterr()
-    with chdir(root), impatience():
+    with chdir(root), in_time():
         code = main(COMMANDS[command])
     out, err = capsys.readouterr()
     after = tree(root)

@@ -1,14 +1,10 @@
 """GGUF files that were damaged: converted to what they hold, or refused by name."""
 
-import itertools
-import shutil
-
 import gguf
 import pytest
 import torch
-from damage import budget, byte_damage, in_time, printable
-from hypothesis import given
 
+from fuzz.damage import byte_damage, every_damage, in_time, printable
 from superweight.cards.source import GgufSource
 from superweight.checkpoint import Cache, load_model, resolve
 from superweight.errors import InfraError
@@ -52,19 +48,6 @@ def check(directory):
     return "measured"
 
 
-numbers = itertools.count()
-
-
 @pytest.mark.parametrize("examples", [40, pytest.param(3000, marks=pytest.mark.slow)])
 def test_a_damaged_file_is_converted_as_it_is_or_refused(pristine, tmp_path, examples):
-    @budget(examples)
-    @given(byte_damage([NAME]))
-    def run(damage):
-        directory = shutil.copytree(pristine, tmp_path / str(next(numbers)))
-        try:
-            damage(directory)
-            check(directory)
-        finally:
-            shutil.rmtree(directory)
-
-    run()
+    every_damage(byte_damage([NAME]), examples, pristine, tmp_path, check)

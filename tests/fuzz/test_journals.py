@@ -3,17 +3,16 @@
 import json
 import os
 import shutil
-import signal
 import tempfile
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.damage import NASTY, budget, byte_damage, line_damage, tree_damage
+from fuzz.damage import NASTY, budget, byte_damage, in_time, line_damage, tree_damage
 from superweight.errors import InfraError
 from superweight.evidence import Store, content_key
 from superweight.measure.record import take
@@ -22,7 +21,6 @@ WHATS = ({"corpus": "wiki", "recipe": "rtn"}, {"corpus": "wiki", "recipe": "awq"
 KEYS = [content_key(**what) for what in WHATS]
 NAMES = [f"journal/{key[:2]}/{key}.jsonl" for key in KEYS]
 BATCHES = list(range(6))
-PATIENCE = 20  # seconds after which something waits for ever
 
 
 def measured(what, batch):
@@ -38,20 +36,6 @@ def expected(what, batches=BATCHES):
 @pytest.fixture(autouse=True)
 def _no_flushing(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and flushing is slow
-
-
-@contextmanager
-def impatience():
-    def late(*_):
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +77,7 @@ def damaged(pristine, root, changes):
 
 
 def check(pristine, changes):
-    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(record=True) as told, impatience():
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(record=True) as told, in_time():
         warnings.simplefilter("always")
         root = Path(directory) / "store"
         damaged(pristine, root, changes)
@@ -152,7 +136,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     path = tmp_path / NAMES[0]
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
-    with impatience():
+    with in_time():
         for use in (lambda: Store(tmp_path).peek(KEYS[0]), lambda: take(Store(tmp_path), WHATS[0], BATCHES, list)):
             with pytest.raises(InfraError, match="is a pipe or a device, not a file"):
                 use()
