@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from superweight.cards.base import Coordinate
 from superweight.cards.cells import Cell
@@ -86,6 +86,12 @@ class ZeroShot(Record):
         default_factory=list, description="rows that cannot be asked: doc_id, text and reason; they are no items"
     )
     items: list[dict[str, Any]] = Field(default_factory=list, exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _metric_is_there(self) -> Self:
+        if self.metric not in self.metrics:
+            raise ValueError(f"the gated metric {self.metric!r} is not among {', '.join(self.metrics) or 'none'}")
+        return self
 
     @property
     def value(self) -> float:
