@@ -112,7 +112,8 @@ def tensor_damage(draw):
             if what == "cast":
                 tensors[key] = tensors[key].to(casts[pair % len(casts)])
             elif what == "add":
-                tensors[f"{key}{('_scale', '.lora_A.weight', '2', nasty)[pair % 4]}"] = tensors[key].clone()
+                ending = nasty.encode("utf-8", "ignore").decode()  # safetensors writes no half of a surrogate pair
+                tensors[f"{key}{('_scale', '.lora_A.weight', '2', ending + '3')[pair % 4]}"] = tensors[key].clone()
             else:
                 tensors[key].view(-1)[pair % tensors[key].numel()] = (float("nan"), float("inf"), 1e30, 0.0)[pair % 4]
             save_file(tensors, path, metadata={"format": "pt"})
