@@ -49,6 +49,12 @@ def names(found):
             "base.yaml": "process_results: !function scoring.process_results\n",
         },
         {"t.yaml": "include: base.yaml\ntask: t\n", "base.yaml": "description: 'another'\n"},
+        {"t.yaml": "include: [base.yaml, more.yaml]\ntask: t\n", "base.yaml": "", "more.yaml": "description: 'x'\n"},
+        {
+            "t.yaml": "include:\n- base.yaml\ntask: t\n",
+            "base.yaml": "include: more.yaml\n",
+            "more.yaml": "num_fewshot: 0\n",
+        },
     ],
 )
 def test_a_change_anywhere_is_another_task(task, files):
@@ -76,7 +82,12 @@ def test_wherever_it_lies_it_is_the_same_task(task, tmp_path):
 
 
 def test_the_library_is_known_by_python_and_packages_by_version(task):
-    found = task({"scoring.py": "import re, math, json\nimport numpy as np\nfrom scipy import stats\n" + SCORING})
+    found = task(
+        {
+            "scoring.py": "import re, math, json\nX = json.loads('[1]')\nimport numpy as np\nfrom scipy import stats\n"
+            + SCORING
+        }
+    )
     assert not found.unknowable
     assert found.parts["numpy"] == version("numpy")
     assert found.parts["scipy"] == version("scipy")
@@ -98,6 +109,12 @@ def test_the_library_is_known_by_python_and_packages_by_version(task):
         ("X = eval('1')", "eval"),
         ("import datetime\nX = datetime.datetime.now()", "now"),
         ("import urllib.request", "urllib"),
+        ("import pandas as pd\nX = pd.read_csv('answers.csv')", "read_csv"),
+        ("from pandas import read_parquet\nX = read_parquet('a')", "read_parquet"),
+        ("import numpy as np\nX = np.load('a.npy')", "load"),
+        ("import numpy as np\nX = np.genfromtxt('a')", "genfromtxt"),
+        ("import transformers\nX = transformers.AutoTokenizer.from_pretrained('a')", "from_pretrained"),
+        ("from huggingface_hub import hf_hub_download\nX = 1", "hf_hub_download"),
         ("import no_such_package_anywhere", "no_such_package_anywhere"),
     ],
 )

@@ -14,8 +14,9 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from uuid import uuid4
 
+from superweight.evaluate.yaml_text import yaml_files
+
 _FUNCTION = re.compile(r"!function\s+['\"]?([\w.]+)")
-_INCLUDE = re.compile(r"^\s*include:\s*['\"]?([^\s'\"#]+)", re.MULTILINE)
 _CHANGING_MODULES = frozenset(
     {"random", "secrets", "time", "uuid", "subprocess", "socket", "urllib", "http", "requests", "httpx", "aiohttp"}
     | {"importlib", "pickle", "shelve", "sqlite3", "glob", "tempfile", "ctypes", "runpy"}
@@ -27,6 +28,12 @@ _CHANGING_ATTRIBUTES = frozenset(
     {"environ", "getenv", "read_text", "read_bytes", "open", "listdir", "scandir", "iterdir", "walk", "popen", "system"}
     | {"now", "today", "utcnow", "load_dataset", "random", "urlopen", "import_module"}
 )
+
+_READERS = re.compile(
+    r"read_\w+|load(txt|_\w+)?|scan_\w+|genfromtxt|memmap|from_?(file|csv|json|parquet|pickle|pretrained)\w*"
+    r"|\w+_download"
+)
+"""Names by which packages read files (pandas' read_csv, numpy's load, from_pretrained); `loads` reads text at hand."""
 
 _THIS_PROCESS = uuid4().hex
 
@@ -59,9 +66,12 @@ def task_sources(path: Path) -> TaskSources:
 
     Args:
         path: the task's YAML file.
+
+    Raises:
+        CardError: it, or a file that it includes, cannot be read or is no YAML.
     """
     found = TaskSources()
-    for file in _definitions(path):
+    for file in yaml_files(path.resolve()):
         text = file.read_text(encoding="utf-8", errors="replace")
         found.parts[str(file)] = _sha256(file)
         for name in _FUNCTION.findall(text):
@@ -71,19 +81,6 @@ def task_sources(path: Path) -> TaskSources:
             else:
                 _note(found, f"{file.name} names {name}, which is no file beside it")
     return found
-
-
-def _definitions(path: Path) -> Iterator[Path]:
-    """The YAML file, and those that it includes."""
-    waiting, seen = [path.resolve()], set()
-    while waiting:
-        file = waiting.pop()
-        if file in seen or not file.is_file():
-            continue
-        seen.add(file)
-        yield file
-        text = file.read_text(encoding="utf-8", errors="replace")
-        waiting += [(file.parent / name).resolve() for name in _INCLUDE.findall(text)]
 
 
 def _follow(file: Path, found: TaskSources) -> None:
@@ -139,11 +136,13 @@ def _import(name: str, level: int, file: Path, found: TaskSources) -> None:
 def _changing(node: ast.AST) -> str:
     """What in a statement or expression may give something else tomorrow; empty if nothing does."""
     if isinstance(node, ast.Import | ast.ImportFrom):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-        return next((name for name in names if name.partition(".")[0] in _CHANGING_MODULES), "")
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        taken = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        found = [name for name in modules if name.partition(".")[0] in _CHANGING_MODULES]
+        return next(iter([*found, *(name for name in taken if _READERS.fullmatch(name))]), "")
     if isinstance(node, ast.Name) and node.id in _CHANGING_NAMES:
         return node.id
-    if isinstance(node, ast.Attribute) and node.attr in _CHANGING_ATTRIBUTES:
+    if isinstance(node, ast.Attribute) and (node.attr in _CHANGING_ATTRIBUTES or _READERS.fullmatch(node.attr)):
         return node.attr
     return ""
 

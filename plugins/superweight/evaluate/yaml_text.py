@@ -22,6 +22,22 @@ def check_yaml(path: Path) -> None:
         CardError: a file cannot be read or is no YAML; a key is given twice in one mapping, so that one value would
             win; a text holds characters that cannot be seen; a file of Python that it names is no file.
     """
+    for file, root in _files(path):
+        for line, problem in _problems(root, file.parent, set()):
+            raise CardError(f"{file}: line {line}: {problem}")
+
+
+def yaml_files(path: Path) -> list[Path]:
+    """A task's YAML file and all that it includes, one name or a list of them, and what those include.
+
+    Raises:
+        CardError: a file cannot be read or is no YAML.
+    """
+    return [file for file, _ in _files(path)]
+
+
+def _files(path: Path) -> Iterator[tuple[Path, Any]]:
+    """Each file, once, with its nodes."""
     waiting, seen = [path], set()
     while waiting:
         file = waiting.pop(0)
@@ -29,8 +45,7 @@ def check_yaml(path: Path) -> None:
             continue
         seen.add(place)
         root = _composed(file, "" if file == path else f", which is included by {path}")
-        for line, problem in _problems(root, file.parent, set()):
-            raise CardError(f"{file}: line {line}: {problem}")
+        yield file, root
         waiting += [file.parent / name for name in _included(root)]
 
 
