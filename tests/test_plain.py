@@ -5,8 +5,8 @@ import os
 import pytest
 
 from superweight.errors import CardError, InfraError
-from superweight.plain_files import read_plain
-from superweight.plain_text import one_line, unseen, visible
+from superweight.plain_files import read_plain, read_plain_text
+from superweight.plain_text import briefly, one_line, unseen, visible
 
 
 def test_what_cannot_be_seen_is_escaped_and_the_rest_stays():
@@ -26,6 +26,11 @@ def test_scripts_with_joiners_are_text(text):
     assert unseen(text) == ""
 
 
+def test_anothers_error_is_one_line_with_an_end():
+    assert briefly(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert briefly(KeyError("x" * 9000)) == "KeyError: '" + "x" * 489 + "…"  # 500 characters and the mark
+
+
 def test_every_message_can_be_seen():
     assert str(CardError("a\x1b[2Jb")) == "a\\x1b[2Jb"
     assert str(InfraError("a\u202eb", reason="corrupt")) == "a\\u202eb"
@@ -42,6 +47,19 @@ def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path):
     for path in (tmp_path / "pipe", type(tmp_path)("/dev/zero")):
         with pytest.raises(OSError, match="is a pipe or a device"):
             read_plain(path)
+
+
+def test_what_is_not_there_is_told_by_name(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path, tmp_path / "none"):
+        with pytest.raises(OSError, match=str(path)) as caught:
+            read_plain(path)
+        assert caught.value.strerror
+
+
+def test_text_keeps_its_line_ends_and_zeros(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xc3\xa9\r\n\x00")
+    assert read_plain_text(tmp_path / "x") == "é\r\n\0"
 
 
 def test_a_message_is_one_line_that_moves_no_cursor_and_turns_no_text():

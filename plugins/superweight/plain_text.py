@@ -8,6 +8,7 @@ TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that make what follows read backwards."""
 
 _HARMLESS = "\n\t"
+_LONGEST = 500  # characters of another library's error
 _INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff")  # of category Cf, where a joiner is part of a script
 
 
@@ -19,6 +20,12 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The same as one line, tabs escaped too: it moves no cursor and turns no text."""
     return visible(" ".join(part.strip() for part in text.splitlines())).replace("\t", "\\t")
+
+
+def briefly(error: BaseException) -> str:
+    """What another library's error is and says, in one line that has an end."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 def unseen(text: str) -> str:

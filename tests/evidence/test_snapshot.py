@@ -140,7 +140,7 @@ def test_without_items_nothing_is_made_up():
         (lambda text: "{", "corrupt", "Invalid JSON"),
         (lambda text: '{"run": {}}', "corrupt", "schema_version: Field required"),
         (lambda text: text.replace('"110101"', '"1101"'), "corrupt", "4 scores for 6 items"),
-        (lambda text: text.replace('"schema_version": "1.0"', '"schema_version": "2.0"'), "unsupported", "2.0"),
+        (lambda text: text.replace('"schema_version": "1.1"', '"schema_version": "2.0"'), "unsupported", "2.0"),
         (lambda text: "<<<<<<< HEAD\n" + text, "corrupt", "Invalid JSON"),
         (lambda text: text[: len(text) // 2], "corrupt", "Invalid JSON"),
     ],

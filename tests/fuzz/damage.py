@@ -11,10 +11,7 @@ import json
 import os
 import re
 import shutil
-import signal
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +52,6 @@ VALUES: tuple[Any, ...] = (
     " ", "x", "0", "é\u202e\x1b[31m", "../../etc/passwd", "a" * 5000, [], [[]], [0], {}, {"": ""}, {"a": {"b": [1]}},
 )  # fmt: skip
 
-_SECONDS = 20
 _numbers = itertools.count()
 
 
@@ -102,27 +98,6 @@ def every_damage(
             shutil.rmtree(directory)
 
     run()
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    """Nothing waits for ever."""
-
-    def late(*_: Any) -> None:
-        raise AssertionError(f"not over after {_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(_SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def printable(text: str) -> bool:
-    """Whether a message can be shown anywhere: no control characters but line ends and tabs, nothing that turns text around."""
-    return all(c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") for c in text)
 
 
 @st.composite

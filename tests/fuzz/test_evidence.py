@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from by_hand import BASE, baseline, cell, document, weight
-from fuzz.damage import budget, byte_damage, in_time, json_damage, tree_damage
+from fuzz.damage import budget, byte_damage, json_damage, tree_damage
+from fuzz.outcome import before_long
 from superweight.cli import main
 from superweight.report import write_run
 from superweight.report.baselines import promote
@@ -219,7 +220,7 @@ def reseal(root, how):
 def called(root, command, capsys):
     before = tree(root)
     capsys.readouterr()
-    with chdir(root), in_time():
+    with chdir(root), before_long():
         code = main(COMMANDS[command])
     out, err = capsys.readouterr()
     after = tree(root)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.damage import NASTY, budget, byte_damage, in_time, line_damage, tree_damage
+from fuzz.damage import NASTY, budget, byte_damage, line_damage, tree_damage
+from fuzz.outcome import before_long
 from superweight.errors import InfraError
 from superweight.evidence import Store, content_key
 from superweight.measure.record import take
@@ -77,7 +78,7 @@ def damaged(pristine, root, changes):
 
 
 def check(pristine, changes):
-    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(record=True) as told, in_time():
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(record=True) as told, before_long():
         warnings.simplefilter("always")
         root = Path(directory) / "store"
         damaged(pristine, root, changes)
@@ -136,7 +137,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     path = tmp_path / NAMES[0]
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
-    with in_time():
+    with before_long():
         for use in (lambda: Store(tmp_path).peek(KEYS[0]), lambda: take(Store(tmp_path), WHATS[0], BATCHES, list)):
             with pytest.raises(InfraError, match="is a pipe or a device, not a file"):
                 use()

@@ -38,6 +38,7 @@ def altered(run, change, *, seal=True):
     change(raw)
     if not seal:
         del raw["digest"]  # as earlier versions wrote it
+        raw["schema_version"] = "1.1"
     path.write_text(json.dumps(raw))
 
 
@@ -47,6 +48,23 @@ def test_evidence_as_it_was_written_is_relied_on_however_it_is_laid_out(run):
     assert (read_document(run).verdict, read_document(run).doubts) == ("PASS", [])
     altered(run, lambda raw: None, seal=False)
     assert (read_document(run).verdict, read_document(run).doubts) == ("PASS", [])
+
+
+@pytest.mark.parametrize("version", ["1.2", "2.0", "", None, 1.1])
+def test_evidence_of_a_version_that_has_a_digest_and_lost_it_is_altered(run, version):
+    """Also with a cell dropped beside it, of which nothing else would tell."""
+
+    def change(raw):
+        del raw["digest"], raw["cells"][1]
+        raw["schema_version"] = version
+
+    altered(run, change)
+    if isinstance(version, str):
+        assert read_document(run).verdict == "INFRA"
+        assert "since its digest does not fit" in read_document(run).doubts[0]
+    else:
+        with pytest.raises(InfraError, match="schema_version"):
+            read_document(run)
 
 
 def drop_a_cell(raw):
@@ -175,7 +193,10 @@ def test_an_altered_baseline_is_told_and_nothing_is_no_worse_than_it(run, tmp_pa
     raw = json.loads(path.read_text())
     raw["cells"]["rtn"]["perplexity"]["wiki"]["nll"][0] += 1.0
     raw["cells"]["rtn"]["zero_shot"]["piqa"]["value"] = 0.5
-    path.write_text(json.dumps(raw if seal else {name: raw[name] for name in raw if name != "digest"}))
+    if not seal:
+        del raw["digest"]
+        raw["schema_version"] = "1.0"
+    path.write_text(json.dumps(raw))
     before = read_baseline(tmp_path / "baselines", "smoke", "m")
     assert len(before.doubts) == (1 if seal else 2)
     assert all(doubt.startswith(str(path)) for doubt in before.doubts)

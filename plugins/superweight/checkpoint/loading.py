@@ -20,6 +20,7 @@ from superweight.checkpoint.remnants import check_directory
 from superweight.checkpoint.spelling import check_spelling
 from superweight.errors import InfraError
 from superweight.garbage import no_collection
+from superweight.plain_text import briefly
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CAST_BYTES = 4 * 2**30  # of weights in a lower compute dtype, kept beside the stored ones while passes run
@@ -204,7 +205,7 @@ def _load_tokenizer(directory: Path) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of tokenizers' Rust
             raise
         raise InfraError(
-            f"The tokenizer in {directory} cannot be loaded ({type(error).__name__}: {error}). Get its files again; a "
+            f"The tokenizer in {directory} cannot be loaded ({briefly(error)}). Get its files again; a "
             "tokenizer.model needs the package sentencepiece.",
             reason="unsupported",
         ) from error
@@ -229,7 +230,7 @@ def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
     except Exception as error:
         raise InfraError(
             f"transformers cannot load {checkpoint.directory} as a causal language model "
-            f"({type(error).__name__}: {error}). "
+            f"({briefly(error)}). "
             "Code in the repository is never run; models that need it cannot be gated.",
             reason="unsupported",
         ) from error

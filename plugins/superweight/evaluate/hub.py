@@ -14,6 +14,7 @@ from superweight.checkpoint.problems import disk_errors, missing_package
 from superweight.errors import InfraError, InfraReason, SuperweightError
 from superweight.evaluate.local_rows import all_json, json_rows, local_files, needs_files, rows_cache
 from superweight.evaluate.quiet import quiet
+from superweight.plain_text import briefly
 
 _OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _SECONDS = 3.0  # to wait for an answer before the hub counts as out of reach
@@ -70,7 +71,7 @@ def load_rows(source: HubDataset, cache: Cache) -> Any:
     except SuperweightError:
         raise
     except Exception as error:  # whatever the readers of `datasets` raise
-        told = " ".join(f"{type(error).__name__}: {error.__cause__ or error}".split())[:300]
+        told = briefly(error.__cause__ or error)
         message = f"{what}: {source.data_files or 'it'} cannot be read as rows ({told}). Correct the card, or the file."
         raise InfraError(message, reason="corrupt") from error
 

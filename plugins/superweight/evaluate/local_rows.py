@@ -14,6 +14,7 @@ from typing import Any
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError
 from superweight.plain_files import read_plain
+from superweight.plain_text import briefly
 
 _READERS = ("json", "csv", "text", "parquet", "arrow", "xml")  # of `datasets`, for files of any origin
 _JSON = (".json", ".jsonl")
@@ -63,8 +64,7 @@ def json_rows(files: dict[str, list[Path]]) -> dict[str, Any]:
         try:
             found[split] = datasets.Dataset.from_dict({key: [row.get(key) for row in rows] for key in keys})
         except Exception as error:  # whatever Arrow makes of values that do not go together
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
-            raise _corrupt(names, f"rows must have the same type under each key ({told})") from error
+            raise _corrupt(names, f"rows must have the same type under each key ({briefly(error)})") from error
         if len(found[split]) != len(rows):
             raise _corrupt(names, f"expected {len(rows)} rows with keys, found {len(found[split])}")
     return found

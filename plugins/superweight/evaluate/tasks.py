@@ -23,6 +23,7 @@ from superweight.evaluate.local_rows import all_json, json_rows, local_files, ne
 from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.task_sources import TaskSources, task_sources
 from superweight.evaluate.yaml_text import check_yaml
+from superweight.plain_text import briefly
 
 Prefer = Literal["auto", "hub", "embedded"]
 
@@ -164,7 +165,7 @@ def _build(card: TaskCard, path: Path, overrides: dict[str, Any], cache: Cache) 
         if tried.none_sound:
             raise InfraError(
                 f"task '{card.id}': none of its rows can be asked, and lm-eval fails on row 0 "
-                f"({type(error).__name__}: {error}). Correct the rows, or doc_to_text, doc_to_choice and doc_to_target "
+                f"({briefly(error)}). Correct the rows, or doc_to_text, doc_to_choice and doc_to_target "
                 f"in {path}.",
                 reason="bad-rows",
             ) from error
@@ -195,8 +196,7 @@ def _what(config: Any) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> CardError:
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    return CardError(f"{path}: not a task that lm-eval can read: {told[:300]}")
+    return CardError(f"{path}: not a task that lm-eval can read: {briefly(error)}")
 
 
 def _no_examples(config: dict[str, Any]) -> dict[str, Any]:

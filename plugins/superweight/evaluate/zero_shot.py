@@ -16,6 +16,7 @@ from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
 from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.rows import LeftOut, bad_label, bad_pair, bad_text, require_enough, shown
+from superweight.plain_text import briefly
 
 if TYPE_CHECKING:
     from superweight.cards.data import TaskCard
@@ -197,7 +198,7 @@ class PreparedTask:
             self._documents = dict(self._task.doc_iterator(rank=0, limit=limit, world_size=1))
         except Exception as error:
             raise InfraError(
-                f"task '{self.card.id}': lm-eval cannot make requests of its rows ({type(error).__name__}: {error}). "
+                f"task '{self.card.id}': lm-eval cannot make requests of its rows ({briefly(error)}). "
                 "Correct doc_to_text, doc_to_choice and doc_to_target in the task's YAML, or the rows.",
                 reason="bad-rows",
             ) from error
@@ -223,7 +224,7 @@ class PreparedTask:
             self._task.doc_to_target(document)
             return bad_text(self._task, document) or bad_label(self._task, document)
         except Exception as error:  # the task's own code and templates
-            return f"has no target that can be read ({type(error).__name__}: {error})"
+            return f"has no target that can be read ({briefly(error)})"
 
     def _cut_short(self) -> int:
         """How many requests are longer than what the model is fed, and so lose their beginning, as in lm-eval."""
@@ -251,7 +252,7 @@ class PreparedTask:
                 return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InfraError(
-                f"task '{self.card.id}': lm-eval cannot ask a model for '{kind}' ({type(error).__name__}: {error}). "
+                f"task '{self.card.id}': lm-eval cannot ask a model for '{kind}' ({briefly(error)}). "
                 "Correct output_type or generation_kwargs in the task's YAML.",
                 reason="bad-card",
             ) from error
@@ -268,7 +269,7 @@ class PreparedTask:
         except Exception as error:  # the task's own code, or a metric that is not for answers of this type
             raise InfraError(
                 f"task '{self.card.id}': lm-eval cannot score what the model answers to row {number} "
-                f"({type(error).__name__}: {error}). Correct output_type or metric_list in the task's YAML.",
+                f"({briefly(error)}). Correct output_type or metric_list in the task's YAML.",
                 reason="bad-card",
             ) from error
 
@@ -315,7 +316,7 @@ class PreparedTask:
         except Exception as error:
             raise InfraError(
                 f"task '{self.card.id}': metric '{name}': its aggregation makes no number of what an item has, such as "
-                f"{str(values[0])[:_SHOWN]!r} ({type(error).__name__}: {error}). Correct output_type or metric_list "
+                f"{str(values[0])[:_SHOWN]!r} ({briefly(error)}). Correct output_type or metric_list "
                 "in the task's YAML.",
                 reason="bad-card",
             ) from error

@@ -20,14 +20,15 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     return rest | {DIGEST: _digest(rest)}
 
 
-def seal_of(text: str) -> Seal:
+def seal_of(text: str, *, since: str) -> Seal:
     """Whether a document says the same as when it was sealed; how it is laid out does not matter.
 
     Args:
-        text: JSON.
+        text: JSON, with its `schema_version`.
+        since: the first version of such documents that is sealed; one of that version has lost a digest if it has none.
 
     Returns:
-        `none` if it was never sealed: another version, or somebody's own hand, wrote it.
+        `none` if it was never sealed: an earlier version wrote it.
 
     """
     try:
@@ -35,8 +36,14 @@ def seal_of(text: str) -> Seal:
     except (ValueError, RecursionError):
         return "broken"
     if not isinstance(raw, dict) or not raw.get(DIGEST):
-        return "none"
+        return "none" if isinstance(raw, dict) and _version(raw.get("schema_version")) < _version(since) else "broken"
     return "intact" if raw[DIGEST] == _digest({key: raw[key] for key in raw if key != DIGEST}) else "broken"
+
+
+def _version(text: object) -> tuple[int, ...]:
+    """A version to compare; of what is none, one that no version is before."""
+    parts = text.split(".") if isinstance(text, str) else []
+    return tuple(map(int, parts)) if parts and all(part.isdecimal() for part in parts) else (10**9,)
 
 
 def _digest(rest: Mapping[str, Any]) -> str:

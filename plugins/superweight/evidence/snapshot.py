@@ -20,7 +20,8 @@ from superweight.evidence.seal import seal_of, sealed
 from superweight.evidence.write import write_text
 from superweight.plain_files import read_plain_text
 
-SNAPSHOT_VERSION = "1.0"
+SNAPSHOT_VERSION = "1.1"
+_SEALED_SINCE = "1.1"
 
 _HASH_DIGITS = 8  # of an item's hash; together with the item's number, enough to tell that a task was edited
 _ROW = 100  # answers a line
@@ -287,7 +288,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
 def _doubts(snapshot: Snapshot, text: str) -> list[str]:
     """Why a snapshot is not relied on; one of an earlier version has no digest and is held against itself."""
-    match seal_of(text):
+    match seal_of(text, since=_SEALED_SINCE):
         case "intact":
             return []
         case "broken":

@@ -19,7 +19,7 @@ from superweight.report.doubts import doubts_of
 from superweight.report.retrospect import LookBack
 from superweight.verdict import GateResult, JudgedCell, combine, judge_run
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 class RunInfo(Record):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ALTERED = "is not as the run wrote it, since its digest does not fit; no PASS in it counts"
 
+_SEALED_SINCE = "1.2"  # of the evidence's schema
 _GREENER: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 
 
@@ -31,7 +32,7 @@ def doubts_of(document: RunDocument, text: str, lost: Sequence[str] = ()) -> lis
         lost: parts that could not be read.
 
     """
-    match seal_of(text):
+    match seal_of(text, since=_SEALED_SINCE):
         case "intact":
             return []
         case "broken":

@@ -1,4 +1,4 @@
-"""What is read back: whole regular files, seals that fit, times, and figures that are those of what they are made of."""
+"""What is read back: seals that fit, times, and figures that are those of what they are made of."""
 
 import hashlib
 import json
@@ -12,23 +12,10 @@ from superweight.evidence.moment import moment
 from superweight.evidence.recomputed import perplexity_fits, score_fits
 from superweight.evidence.seal import seal_of, sealed
 from superweight.evidence.snapshot import read_snapshot
-from superweight.plain_files import read_plain, read_plain_text
 
 
-def test_files_are_read_whole(tmp_path):
-    (tmp_path / "x").write_bytes(b"\xc3\xa9\r\n\x00")
-    (tmp_path / "link").symlink_to("x")
-    assert read_plain(tmp_path / "x") == b"\xc3\xa9\r\n\x00"
-    assert read_plain_text(tmp_path / "link") == "é\r\n\0"
-
-
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_no_snapshot_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "loop").symlink_to("loop")
-    for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, tmp_path / "none", "/dev/zero"):
-        with pytest.raises(OSError, match=str(path)) as caught:
-            read_plain(path)
-        assert caught.value.strerror
     with pytest.raises(InfraError, match=r"pipe: cannot be read \(is a pipe or a device, not a file"):
         read_snapshot(tmp_path / "pipe")
 
@@ -37,22 +24,32 @@ def test_a_seal_is_the_sha256_of_everything_else_as_canonical_json():
     text = json.dumps(sealed({"b": [1, 0.1, math.inf], "a": "é\ud800"}))
     canonical = b'{"a":"\\u00e9\\ud800","b":[1,0.1,"inf"]}'
     assert json.loads(text)["digest"] == hashlib.sha256(canonical).hexdigest()
-    assert seal_of(text) == "intact"
-    assert seal_of(json.dumps(sealed(json.loads(text)))) == "intact"
+    assert seal_of(text, since="1.2") == "intact"
+    assert seal_of(json.dumps(sealed(json.loads(text))), since="1.2") == "intact"
 
 
 def test_a_seal_breaks_with_any_value_and_with_no_layout():
     raw = sealed({"a": {"x": 1.0, "y": [1, 2]}, "b": None})
-    assert seal_of(json.dumps(dict(reversed(raw.items())), indent=3)) == "intact"
+    assert seal_of(json.dumps(dict(reversed(raw.items())), indent=3), since="1.2") == "intact"
     for other in (
         raw | {"b": 0},
         raw | {"c": 1},
         {k: raw[k] for k in raw if k != "b"},
         raw | {"a": {"x": 1, "y": [1, 2]}},
     ):
-        assert seal_of(json.dumps(other)) == "broken"
-    assert seal_of('{"a": 1}') == seal_of("[]") == "none"
-    assert seal_of("[" * 100_000) == seal_of("{") == "broken"
+        assert seal_of(json.dumps(other), since="1.2") == "broken"
+    assert (
+        seal_of('{"schema_version": "1.1"}', since="1.2") == seal_of('{"schema_version": "0.9"}', since="1.2") == "none"
+    )
+    for text in (
+        '{"schema_version": "1.2"}',
+        '{"schema_version": "1.10"}',
+        '{"schema_version": "x"}',
+        '{"a": 1}',
+        "[]",
+    ):
+        assert seal_of(text, since="1.2") == "broken"
+    assert seal_of("[" * 100_000, since="1.2") == seal_of("{", since="1.2") == "broken"
 
 
 @pytest.mark.parametrize(
