@@ -74,6 +74,14 @@ def test_pruning_the_super_weight_wrecks_the_model(recipe, text_perplexity):
     assert abs(math.log(larger / base)) < 0.1
 
 
+def test_rolling_the_channels_wrecks_it_more_than_pruning_does(recipe, text_perplexity):
+    base, _ = text_perplexity(recipe(kind="baseline"))
+    pruned, _ = text_perplexity(recipe(kind="prune-super-weights"))
+    rolled, _ = text_perplexity(recipe(kind="roll-channels"))
+    assert rolled > 1000 * base
+    assert rolled > pruned
+
+
 def test_handling_super_activations_pays_most_where_scales_are_coarsest(w8a8, recipe, text_perplexity):
     base, _ = text_perplexity(recipe(kind="baseline"))
     coarse = {"weights": "channel", "activations": "tensor"}

@@ -44,7 +44,7 @@ def deadly(project):
 
 
 def test_workers_are_killed_and_the_rest_is_measured_and_told(deadly, project):
-    text, killed = deadly()
+    text, killed = deadly("--superweight-store", "kept")
     assert killed == ["tiny", "twin"]
     for model in killed:
         assert re.search(
@@ -59,6 +59,9 @@ def test_workers_are_killed_and_the_rest_is_measured_and_told(deadly, project):
             "clip-restore-int8-channel": "PASS",
         }
         assert project.cell("rtn-int4-g64", model)["perplexity"]["chain"]["windows"] == 8
+        key = project.cell("rtn-int4-g64", model)["perplexity"]["chain"]["key"]
+        journal = project.root / "kept" / "journal" / key[:2] / f"{key}.jsonl"
+        assert journal.read_text().count("\n") > 1, "what the dead worker measured is written down"
         failures = project.cell("rtn-int4-g64", model)["failures"]
         assert [(one["stage"], one["reason"]) for one in failures] == [("test_fatal", "crash")]
     assert project.evidence["verdict"] == "INFRA"

@@ -297,6 +297,29 @@ def test_each_model_has_its_line():
     assert "✓ good : may ship" in words
 
 
+@pytest.mark.parametrize("why", ["a worker died", "in part"])
+def test_nothing_may_ship_under_a_run_that_releases_nothing(why):
+    bad = gate(verdict="REGRESSION", difference=0.08, interval=(0.07, 0.09))
+    cells = [(by_hand.cell("clip", model="good"), [gate()]), (by_hand.cell("clip", model="other"), [gate()])]
+    if why == "in part":
+        document = run_of(*cells, (by_hand.cell("rtn", model="good"), [bad]), left_out=["*/awq"])
+    else:
+        document = run_of(*cells)
+        document.verdict, document.reasons = "INFRA", [why]
+    words = Page(render_html(document)).words
+    assert "other : passed, but this run releases nothing" in words
+    for said in ("may ship", "What may ship", "ship clip"):
+        assert said not in words.replace("must not ship", "")
+
+
+def test_what_has_nothing_to_show_is_told_in_a_line():
+    cell = by_hand.cell("scale", role="reference", size=None)
+    for stage in ("sanity", "perplexity:wiki"):
+        cell.failures.append(Failure(stage=stage, reason="not-applicable", message="no super weight: do this and that"))
+    words = Page(render_html(run_of((by_hand.cell("clip"), [gate()]), (cell, [])))).words
+    assert words.count("m/scale: not applicable, as no super weight is known in this model") == 1
+
+
 def test_what_passes_is_what_to_ship_instead():
     bad = gate(verdict="REGRESSION", message="m\ntry: smaller groups\ntry: in this run rtn has perplexity 9")
     document = run_of(

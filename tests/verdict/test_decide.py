@@ -190,6 +190,12 @@ def test_a_control_is_seen_by_quality_alone():
     assert (unasked.verdict, unasked.red) == ("INCONCLUSIVE", False)
 
 
+def test_one_cause_of_several_failures_is_said_once():
+    same = [Failure(stage=stage, reason="corrupt", message="cut short") for stage in ("detection", "perplexity:wiki")]
+    gone = judged(cell("baseline", "baseline", failures=same))
+    assert gone.argument == "not measured (corrupt): cut short"
+
+
 def test_controls_say_that_they_are_as_they_must_be():
     assert "expected REGRESSION, got REGRESSION, as it must be. perplexity on" in measured(2.0, "control").argument
     fine = measured(0.0, "control", "no-op", expects="PASS")

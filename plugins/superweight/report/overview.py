@@ -14,6 +14,7 @@ from superweight.verdict import GateResult, unmeasured
 from superweight.verdict.result import QUALITY
 
 _WORDS = {"REGRESSION": "must not ship", "INCONCLUSIVE": "not decided", "INFRA": "not measured", "PASS": "may ship"}
+_NOT_RELEASED = "passed, but this run releases nothing"
 _SEVERITY: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 _ROLES: tuple[Role, ...] = ("candidate", "baseline", "control", "reference")
 _TRY, _BESIDE, _CHANCE = "try: ", "in this run ", "looks like this by chance"
@@ -62,6 +63,11 @@ def _headline(document: RunDocument) -> str:
     return f": {_WORDS[verdict]}"
 
 
+def releases(document: RunDocument) -> bool:
+    """Whether what passed in a run may be shipped: not if the run is INFRA, or was asked for a part of its tier."""
+    return document.verdict != "INFRA" and not document.run.left_out
+
+
 def broken(document: RunDocument) -> list[CellDocument]:
     """Controls whose figures say something else than they declare."""
     return [cell for cell in _missed(document) if not unmeasured(cell.verdict, cell.gates)]
@@ -90,7 +96,8 @@ def models(document: RunDocument) -> list[ModelLine]:
             driving = [cell for cell in deciding if cell.verdict == worst != "PASS"]
             words = "; ".join(f"{cell.recipe}: {_first(cell)}" for cell in driving[:2])
             more = f"; and {len(driving) - 2} more" if len(driving) > 2 else ""
-            found.append(ModelLine(model, worst, f"{_WORDS[worst]}{f': {words}{more}' if words else ''}"))
+            said = _WORDS[worst] if worst != "PASS" or releases(document) else _NOT_RELEASED
+            found.append(ModelLine(model, worst, f"{said}{f': {words}{more}' if words else ''}"))
     return sorted(found, key=lambda line: _SEVERITY.index(line.verdict))
 
 
@@ -259,7 +266,7 @@ def fixes(document: RunDocument) -> list[Fix]:
 
 def _instead(cell: CellDocument, document: RunDocument) -> list[str]:
     """Candidates of the same model that pass, the smallest first."""
-    if cell.role != "candidate":
+    if cell.role != "candidate" or not releases(document):
         return []
     passed = [one for one in document.cells if one.model == cell.model and one.role == "candidate" and one.size]
     passed = [one for one in passed if one.verdict == "PASS" and not _waived(one)]
@@ -282,7 +289,9 @@ def _capital(sentence: str) -> str:
 def not_measured(document: RunDocument) -> list[str]:
     """What was asked for and failed, and what was not asked for."""
     failed = {
-        f"{cell.id} {failure.stage}: {failure.reason}: {_line(failure.message)}": None
+        f"{cell.id}: not applicable, as no super weight is known in this model"
+        if cell.not_applicable
+        else f"{cell.id} {failure.stage}: {failure.reason}: {_line(failure.message)}": None
         for cell in document.cells
         for failure in cell.failures
     }

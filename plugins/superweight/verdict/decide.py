@@ -79,7 +79,7 @@ def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verd
     failed = [gate for gate in gates if gate.verdict == verdict and verdict != "PASS" and gate not in waived]
     if evidence.role == "control" and not failed:
         failed = [gate for gate in gates if gate.verdict not in ("PASS", verdict)]  # what makes it show nothing
-    reasons = [gate.message.splitlines()[0] for gate in failed]
+    reasons = list(dict.fromkeys(gate.message.splitlines()[0] for gate in failed))  # one cause may stop several
     cleared = f"{len(gates) - len(waived)} of {len(gates)}" if waived else f"all {len(gates)}"
     text = "; ".join(reasons) or ("nothing was measured" if not gates else f"{cleared} gates cleared")
     text += "".join(f"; {_waiver(gate)}" for gate in waived)

@@ -28,6 +28,7 @@ from superweight.report.overview import (
     not_measured,
     notes,
     reasons,
+    releases,
     silent,
     spent,
     tally,
@@ -91,6 +92,7 @@ def _first_screen(document: RunDocument) -> dict[str, Any]:
     """What the first screen says."""
     return {
         "headline": headline(document),
+        "shown": "What may ship" if releases(document) else "What passed, and what did not",
         "kind": _kind(document),
         "lines": model_lines(document),
         "tally": _tally(document),
