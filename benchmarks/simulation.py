@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from superweight.verdict.comparison import Design
-from superweight.verdict.proportions import most_lost
-from superweight.verdict.sequences import log_capital, t_reach
-from superweight.verdict.skewness import adjusted, guarded
+from superweight.statistics.confidence_sequences import log_capital, t_reach
+from superweight.statistics.noninferiority import Design
+from superweight.statistics.proportions import most_lost
+from superweight.statistics.skewness import adjusted, guarded
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -29,7 +29,7 @@ import scipy
 from tabulate import tabulate
 
 import simulation as sim
-from superweight.verdict.comparison import Design
+from superweight.statistics.noninferiority import Design
 
 ALPHA = 0.025
 #: All of alpha for the analysis of all planned items, and a fifth of it for stopping early.

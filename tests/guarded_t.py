@@ -8,7 +8,7 @@ import math
 
 from scipy import optimize, stats
 
-from superweight.verdict.sequences import log_t_capital
+from superweight.statistics.confidence_sequences import log_t_capital
 
 
 def p_pass(losses, margin):

@@ -20,8 +20,8 @@ from judging import (
     standard_error,
 )
 from superweight.evidence import Sanity
-from superweight.verdict.comparison import compare_means
-from superweight.verdict.power import detectable_loss
+from superweight.statistics.noninferiority import compare_means
+from superweight.statistics.power import detectable_loss
 
 WIKI, PIQA = "perplexity:wiki", "zero-shot:piqa"
 COARSE = {"kind": "rtn", "bits": 4, "granularity": "tensor"}

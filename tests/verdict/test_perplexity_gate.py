@@ -8,9 +8,9 @@ from scipy import stats
 import guarded_t
 from by_hand import BASE, perplexity
 from judging import MARGIN, WHOLE, card, losses, part, shifted, standard_error
+from superweight.statistics.noninferiority import Design, compare_means
+from superweight.statistics.power import detectable_loss, n_to_decide
 from superweight.verdict import judge_perplexity
-from superweight.verdict.comparison import Design, compare_means
-from superweight.verdict.power import detectable_loss, n_to_decide
 
 CARD = card("perplexity")
 LONG = [3.0 + 0.01 * (place % 7) for place in range(40)]

@@ -8,9 +8,9 @@ import guarded_t
 from by_hand import perplexity, zero_shot
 from judging import WHOLE, answered, card, rules
 from superweight.evidence import CellEvidence
+from superweight.statistics.noninferiority import Design, compare_means
+from superweight.statistics.power import detectable_loss
 from superweight.verdict import gates_of, judge_zero_shot
-from superweight.verdict.comparison import Design, compare_means
-from superweight.verdict.power import detectable_loss
 
 CARD = card("zero-shot")
 LOWER = {"higher_is_better": False}

@@ -9,8 +9,8 @@ from superweight.cards.base import Coordinate
 from superweight.cards.gate import GateCard, GateKind
 from superweight.cards.model import Role
 from superweight.evidence.snapshot import CellFigures, KeptWeight, PerplexityFigure, Snapshot
+from superweight.statistics.multiplicity import holm
 from superweight.verdict.change import Change, ChangeKind, Outcome
-from superweight.verdict.multiplicity import holm
 from superweight.verdict.paired import Paired
 
 GateLookup = Callable[[GateKind, str, str, str], GateCard | None]

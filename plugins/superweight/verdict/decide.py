@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 from superweight.evidence.measured import CellEvidence, Record, Verdict
-from superweight.verdict.multiplicity import holm
+from superweight.statistics.multiplicity import holm
 from superweight.verdict.result import QUALITY, GateResult
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from superweight.cards.gate import GateCard
 from superweight.evidence.snapshot import PerplexityFigure, TaskFigure
-from superweight.verdict.comparison import Design, compare_means, compare_scores
+from superweight.statistics.noninferiority import Design, compare_means, compare_scores
 
 _Key = TypeVar("_Key", int, str)
 Scores = Mapping[str, float]

@@ -9,12 +9,12 @@ from typing import Any
 
 from superweight.cards.gate import GateCard
 from superweight.evidence.measured import Failure, Perplexity, Verdict, ZeroShot
+from superweight.statistics.interval import Interval
+from superweight.statistics.noninferiority import Comparison, Design, compare_means, compare_scores, compare_share
+from superweight.statistics.power import detectable_loss, n_to_decide
 from superweight.verdict.amounts import relative
 from superweight.verdict.chance import nothing_to_lose
-from superweight.verdict.comparison import Comparison, Design, compare_means, compare_scores, compare_share
 from superweight.verdict.flips import compared, flips
-from superweight.verdict.intervals import Interval
-from superweight.verdict.power import detectable_loss, n_to_decide
 from superweight.verdict.provenance import loss_margin
 from superweight.verdict.result import GateResult, Kind, infra_gate
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from superweight.cards.gates_for import GateBook
-from superweight.verdict.comparison import Design
+from superweight.statistics.noninferiority import Design
 
 EARLY = 0.2  # share of alpha that buys early stopping where a tier stops early
 

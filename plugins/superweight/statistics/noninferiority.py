@@ -14,11 +14,17 @@ from typing import Literal, NamedTuple
 
 from scipy import special
 
-from superweight.verdict.dependence import inflation
-from superweight.verdict.intervals import Interval
-from superweight.verdict.proportions import exact_interval, p_value
-from superweight.verdict.sequences import betting_bound, betting_interval, log_capital, log_t_capital, t_reach
-from superweight.verdict.skewness import guarded, sample_skewness, stretch
+from superweight.statistics.autocorrelation import inflation
+from superweight.statistics.confidence_sequences import (
+    betting_bound,
+    betting_interval,
+    log_capital,
+    log_t_capital,
+    t_reach,
+)
+from superweight.statistics.interval import Interval
+from superweight.statistics.proportions import exact_interval, p_value
+from superweight.statistics.skewness import guarded, sample_skewness, stretch
 
 Kind = Literal["scores", "means", "share"]
 

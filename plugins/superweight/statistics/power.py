@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from scipy import optimize, special
 
-from superweight.verdict.comparison import Comparison, Kind
-from superweight.verdict.proportions import null_variance, p_value
-from superweight.verdict.skewness import stretch
+from superweight.statistics.noninferiority import Comparison, Kind
+from superweight.statistics.proportions import null_variance, p_value
+from superweight.statistics.skewness import stretch
 
 #: Beyond this nobody measures.
 _MOST = 10_000_000

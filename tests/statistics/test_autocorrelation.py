@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from superweight.verdict.comparison import Design, compare_means
-from superweight.verdict.dependence import inflation
+from superweight.statistics.autocorrelation import inflation
+from superweight.statistics.noninferiority import Design, compare_means
 
 
 def chain(generator, n, correlation):

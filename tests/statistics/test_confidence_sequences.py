@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from superweight.verdict.sequences import (
+from superweight.statistics.confidence_sequences import (
     BETS,
     EFFECTS,
     STAKES,

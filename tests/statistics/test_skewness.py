@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from superweight.verdict.skewness import adjusted, guarded, sample_skewness, standard_error, stretch
+from superweight.statistics.skewness import adjusted, guarded, sample_skewness, standard_error, stretch
 
 
 def test_skewness_is_scipys():

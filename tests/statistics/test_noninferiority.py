@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from superweight.verdict.comparison import Design, compare_means, compare_scores, compare_share
-from superweight.verdict.proportions import p_value
-from superweight.verdict.sequences import log_capital, log_t_capital
+from superweight.statistics.confidence_sequences import log_capital, log_t_capital
+from superweight.statistics.noninferiority import Design, compare_means, compare_scores, compare_share
+from superweight.statistics.proportions import p_value
 
 DESIGN = Design()
 WHOLE = Design(early=0)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from superweight.verdict.intervals import Interval
+from superweight.statistics.interval import Interval
 
 Floats = npt.NDArray[np.float64]
 

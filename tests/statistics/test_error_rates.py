@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superweight.verdict.comparison import Design, compare_means, compare_scores
+from superweight.statistics.noninferiority import Design, compare_means, compare_scores
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

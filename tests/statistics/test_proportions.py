@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from superweight.verdict.proportions import exact_interval, most_lost, p_value, score, score_bound, upper_bound
+from superweight.statistics.proportions import exact_interval, most_lost, p_value, score, score_bound, upper_bound
 
 
 def tables(n):

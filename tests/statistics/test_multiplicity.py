@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superweight.verdict.multiplicity import holm
+from superweight.statistics.multiplicity import holm
 
 
 def test_holm_by_hand():

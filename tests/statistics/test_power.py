@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from superweight.verdict.comparison import Design, compare_means, compare_scores, compare_share
-from superweight.verdict.power import detectable_loss, n_to_decide
-from superweight.verdict.proportions import most_lost, p_value
+from superweight.statistics.noninferiority import Design, compare_means, compare_scores, compare_share
+from superweight.statistics.power import detectable_loss, n_to_decide
+from superweight.statistics.proportions import most_lost, p_value
 
 WHOLE = Design(early=0)
 

@@ -1,0 +1,1 @@
+"""Statistics of paired comparisons: tests, intervals, confidence sequences, power. Needs scipy alone."""
