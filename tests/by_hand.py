@@ -4,8 +4,8 @@ import math
 
 from superweight.cards import GateCard
 from superweight.evidence import CellEvidence, Perplexity, Size, StoredWeight, ZeroShot
-from superweight.evidence.snapshot import snapshot_of
 from superweight.report import RunInfo, build_document
+from superweight.runs.snapshot import snapshot_of
 from superweight.verdict import GateResult, judge_cell
 
 WHY = "a reason long enough to be one"

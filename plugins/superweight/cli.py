@@ -216,7 +216,8 @@ def _say(line: str) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from superweight.report import render, salvage
+    from superweight.report import render
+    from superweight.runs.salvage import salvage
 
     document, lost = salvage(options.directory)
     directory = options.directory if options.directory.is_dir() else options.directory.parent
@@ -253,9 +254,9 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from superweight.report.comparison import EXIT_CODES, compare_runs
     from superweight.report.comparison_text import comparison_text, write_comparison
-    from superweight.report.run_snapshots import read_snapshots
+    from superweight.runs.compare import EXIT_CODES, compare_runs
+    from superweight.runs.read import read_snapshots
 
     before, after = read_snapshots(options.before), read_snapshots(options.after)
     gates = _library(options).book.gate
@@ -269,7 +270,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _baseline(options: argparse.Namespace) -> int:
-    from superweight.report.promote import promote_run
+    from superweight.runs.promote import promote_run
 
     gates = _library(options).book.gate
     promoted, text = promote_run(options.directory, options.baselines, gates, force=options.force)

@@ -11,7 +11,7 @@ from superweight.errors import InfraError
 from superweight.evidence.moment import moment
 from superweight.evidence.recomputed import perplexity_fits, score_fits
 from superweight.evidence.seal import seal_of, sealed
-from superweight.evidence.snapshot import read_snapshot
+from superweight.runs.snapshot import read_snapshot
 
 
 def test_a_pipe_is_no_snapshot_and_is_not_waited_for(tmp_path):

@@ -22,9 +22,9 @@ from fuzz.damage import budget, byte_damage, json_damage, tree_damage
 from fuzz.outcome import before_long
 from superweight.cli import main
 from superweight.report import write_run
-from superweight.report.baselines import promote
-from superweight.report.history import append_run
-from superweight.report.run_snapshots import snapshots_of
+from superweight.runs.history import append_run
+from superweight.runs.read import snapshots_of
+from superweight.runs.release_baselines import promote
 
 WORSE = [nll + 2.0 for nll in BASE]
 SCORES = [1.0] * 60
@@ -73,7 +73,7 @@ def pristine(tmp_path_factory):
         assert one.verdict == "PASS", one.reasons
         write_run(root / name, one, cells())
         snapshots = snapshots_of(one, cells())
-        with patch("superweight.report.history.uuid.uuid4") as unique:
+        with patch("superweight.runs.history.uuid.uuid4") as unique:
             unique.return_value.hex = str(number) * 8
             append_run(root / "store", one, snapshots, {"m": snapshots[0].taken})
         promote(root / "baselines", snapshots[0], when="2026-02-01T00:00:00+00:00")

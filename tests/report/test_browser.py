@@ -12,10 +12,10 @@ from playwright.sync_api import Error, expect, sync_playwright
 from test_page import big, hostile, small
 
 from superweight.report import read_document, render
-from superweight.report.history import append_run
 from superweight.report.index import keep_report, write_index
 from superweight.report.page import render_html
-from superweight.report.run_snapshots import snapshots_of
+from superweight.runs.history import append_run
+from superweight.runs.read import snapshots_of
 
 DATA = Path(__file__).parent / "data" / "embedded.tar.xz"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}

@@ -14,7 +14,7 @@ import pytest
 import by_hand
 from superweight.errors import InfraError
 from superweight.evidence import Failure, write_items
-from superweight.report import RunInfo, build_document, read_document, render, salvage, to_json
+from superweight.report import RunInfo, build_document, read_document, render, to_json
 from superweight.report.badge import badge
 from superweight.report.candidates import candidate_rows
 from superweight.report.export import write_export
@@ -24,6 +24,7 @@ from superweight.report.page import render_html
 from superweight.report.page.flipped import flipped
 from superweight.report.page.interval import interval_svg
 from superweight.report.page.matrix import matrix
+from superweight.runs.salvage import salvage
 from superweight.verdict import GateResult, infra_gate, judge_cell
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`{{7*7}}${1}&amp;\x1b[31m-->"

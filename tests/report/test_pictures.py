@@ -10,7 +10,6 @@ from test_page import gate, run_of
 import by_hand
 from superweight.errors import InfraError
 from superweight.evidence import LayerPeaks, Peak, Size
-from superweight.report.history import append_run, read_history
 from superweight.report.pictures import drawing, gallery
 from superweight.report.pictures.blocks import block_picture
 from superweight.report.pictures.changes import change_picture
@@ -20,7 +19,8 @@ from superweight.report.pictures.past import history_picture
 from superweight.report.pictures.scales import scale_picture
 from superweight.report.pictures.size import size_picture
 from superweight.report.pictures.theme import log_axis, specification
-from superweight.report.run_snapshots import snapshots_of
+from superweight.runs.history import append_run, read_history
+from superweight.runs.read import snapshots_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -1,7 +1,10 @@
 """Reports: HTML, Markdown and JSON from evidence alone."""
 
 from superweight.report.directory import render, write_run
-from superweight.report.document import (
+from superweight.report.export import write_export
+from superweight.report.index import keep_report, write_index
+from superweight.report.table import terminal_table
+from superweight.runs.document import (
     SCHEMA_VERSION,
     CellDocument,
     RunDocument,
@@ -12,12 +15,9 @@ from superweight.report.document import (
     strict_json,
     to_json,
 )
-from superweight.report.export import write_export
-from superweight.report.index import keep_report, write_index
-from superweight.report.looking_back import look_back
-from superweight.report.run_snapshots import snapshots_of
-from superweight.report.salvage import salvage
-from superweight.report.table import terminal_table
+from superweight.runs.look_back import look_back
+from superweight.runs.read import snapshots_of
+from superweight.runs.salvage import salvage
 
 __all__ = [
     "SCHEMA_VERSION",

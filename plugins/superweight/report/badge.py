@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from superweight.evidence.measured import Verdict
-from superweight.report.document import RunDocument
 from superweight.report.overview import broken
+from superweight.runs.document import RunDocument
 
 _SAID: dict[Verdict, tuple[str, str]] = {
     "PASS": ("may ship", "brightgreen"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS, count, difference, end_of_loss, margin, verdict_label
 from superweight.report.overview import in_order, models
+from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
 
 _MEGABYTE = 8e6  # bits

@@ -10,11 +10,11 @@ import pandas as pd
 from tabulate import tabulate
 
 from superweight.evidence.write import write_text
-from superweight.report.comparison import ModelComparison, RunComparison, Side
-from superweight.report.document import strict_json
 from superweight.report.format import difference, displayable, margin, number
 from superweight.report.table import markdown_table
-from superweight.verdict.change import Change, Outcome
+from superweight.runs.change import Change, Outcome
+from superweight.runs.compare import ModelComparison, RunComparison, Side
+from superweight.runs.document import strict_json
 from superweight.verdict.result import GateResult, Kind
 
 COLUMNS = ("recipe", "gate", "before", "after", "difference", "margin", "n", "verdict")

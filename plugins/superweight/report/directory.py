@@ -12,11 +12,11 @@ from superweight.evidence.measured import CellEvidence
 from superweight.evidence.moment import moment
 from superweight.evidence.write import write_items, write_text
 from superweight.report.badge import badge
-from superweight.report.document import RunDocument, json_schema, to_json
 from superweight.report.export import write_export
-from superweight.report.history import RunEntry, read_history
 from superweight.report.markdown import render_markdown
 from superweight.report.page import render_html
+from superweight.runs.document import RunDocument, json_schema, to_json
+from superweight.runs.history import RunEntry, read_history
 
 
 def write_run(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from superweight.errors import InfraError
 from superweight.evidence.write import write_bytes
-from superweight.report.document import CellDocument, RunDocument
+from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
 
 _OF_GATE = (

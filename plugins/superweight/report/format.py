@@ -7,7 +7,7 @@ import re
 
 from superweight.evidence.measured import Verdict
 from superweight.plain_text import TURNING
-from superweight.report.document import CellDocument
+from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
 from superweight.verdict.amounts import MANIFOLD, times
 

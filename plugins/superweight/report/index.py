@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from superweight.evidence.write import write_text
 from superweight.report.format import SYMBOLS, displayable
-from superweight.report.history import RunEntry, read_history
 from superweight.report.page.render import asset, environment
 from superweight.report.pictures.gallery import MODELS, history_gallery
+from superweight.runs.history import RunEntry, read_history
 
 _REPORT = "report.html"
 _BADGE = "badge.json"

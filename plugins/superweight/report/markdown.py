@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from superweight.report.document import RunDocument
 from superweight.report.format import displayable
 from superweight.report.overview import (
     Reason,
@@ -18,6 +17,7 @@ from superweight.report.overview import (
     spent,
 )
 from superweight.report.table import cell_rows, markdown_table
+from superweight.runs.document import RunDocument
 
 _REASONS, _LEFT_OUT, _FIXES, _CELLS = 20, 6, 6, 30
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from superweight.cards.model import Role
 from superweight.evidence.measured import Verdict, ZeroShot
-from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS, difference, margin
+from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult, unmeasured
 from superweight.verdict.result import QUALITY
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 from tabulate import tabulate
 
-from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS, count, difference, margin, number, verdict_label, verdict_text
+from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
 
 COLUMNS = ("model", "recipe", "role", "bits", "gate", "baseline", "value", "difference", "margin", "n", "verdict")

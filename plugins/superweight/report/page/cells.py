@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from superweight.report.document import CellDocument
 from superweight.report.format import (
     SYMBOLS,
     count,
@@ -17,6 +16,7 @@ from superweight.report.format import (
 )
 from superweight.report.page.flipped import TaskFlips
 from superweight.report.page.interval import interval_svg
+from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
 from superweight.verdict.integrity import describe_coverage
 

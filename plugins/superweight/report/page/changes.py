@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from superweight.report.comparison import ModelComparison, RunComparison
 from superweight.report.comparison_text import SYMBOLS, change_rows, headline, sentences, unchanged
-from superweight.report.document import RunDocument
 from superweight.report.format import number
-from superweight.verdict.change import Change
-from superweight.verdict.surroundings import Surrounding
+from superweight.runs.change import Change
+from superweight.runs.compare import ModelComparison, RunComparison
+from superweight.runs.document import RunDocument
+from superweight.runs.environment_diff import Surrounding
 
 _WORSE = 3  # figures that are named
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from superweight.evidence.measured import ZeroShot
 from superweight.plain_files import read_plain_text
-from superweight.report.document import CellDocument, RunDocument
+from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict.flips import Flip, flips
 
 PER_TASK = 40

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS
+from superweight.runs.document import CellDocument, RunDocument
 
 _WORDS = {"PASS": "pass", "REGRESSION": "regression", "INCONCLUSIVE": "undecided", "INFRA": "not measured"}
 

@@ -15,9 +15,7 @@ from markupsafe import Markup
 
 from superweight.evidence.moment import moment
 from superweight.report.candidates import candidate_rows
-from superweight.report.document import SCHEMA_VERSION, RunDocument
 from superweight.report.format import SYMBOLS, displayable
-from superweight.report.history import RunEntry
 from superweight.report.overview import (
     broken,
     decides,
@@ -39,6 +37,8 @@ from superweight.report.page.changes import comparisons
 from superweight.report.page.flipped import flipped
 from superweight.report.page.matrix import matrix
 from superweight.report.pictures import gallery
+from superweight.runs.document import SCHEMA_VERSION, RunDocument
+from superweight.runs.history import RunEntry
 from superweight.steps import duration
 
 _BRIEF = 200  # cells; of more, a page keeps only the arguments of gates that did not pass

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
-from superweight.report.document import CellDocument
 from superweight.report.format import SYMBOLS
 from superweight.report.pictures.figures import Figure, figures, link, role_mark
 from superweight.report.pictures.picture import Picture
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash, verdict_shape
+from superweight.runs.document import CellDocument
 from superweight.verdict.amounts import times
 
 _FAMILIES = {"rtn": "round to nearest", "clip-restore": "clip and restore"}

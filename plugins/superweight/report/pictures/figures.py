@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from superweight.report.document import CellDocument, RunDocument
 from superweight.report.format import SYMBOLS
+from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from superweight.errors import InfraError
-from superweight.report.document import CellDocument, RunDocument
-from superweight.report.history import RunEntry
 from superweight.report.pictures.figures import cells_of
 from superweight.report.pictures.picture import Picture
+from superweight.runs.document import CellDocument, RunDocument
+from superweight.runs.history import RunEntry
 
 MODELS = 6
 """So many models get pictures in one page, which stays a few megabytes then."""

@@ -9,10 +9,10 @@ import altair as alt
 import pandas as pd
 
 from superweight.evidence.measured import LayerPeaks, Peak
-from superweight.report.document import CellDocument
 from superweight.report.pictures.figures import some
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
+from superweight.runs.document import CellDocument
 
 _SERIES = 6
 _SIDES = {"down_input": "input of down_proj", "down_output": "output of down_proj"}

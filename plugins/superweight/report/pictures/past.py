@@ -9,9 +9,9 @@ import altair as alt
 import pandas as pd
 
 from superweight.report.format import number
-from superweight.report.history import FigureEntry, RunEntry
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, series_colour, series_dash
+from superweight.runs.history import FigureEntry, RunEntry
 
 _RUNS = 40  # the latest
 _SERIES = 6

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
-from superweight.report.document import CellDocument
 from superweight.report.format import difference
 from superweight.report.pictures.figures import Figure, figures, link, role_mark, told
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
+from superweight.runs.document import CellDocument
 from superweight.verdict.amounts import times
 
 

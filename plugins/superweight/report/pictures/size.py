@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 import altair as alt
 import pandas as pd
 
-from superweight.report.document import CellDocument
 from superweight.report.format import SYMBOLS
 from superweight.report.pictures.figures import figures, link, role_mark
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, verdict_colour, verdict_shape
+from superweight.runs.document import CellDocument
 from superweight.verdict.amounts import times
 
 _WORST = 4.0  # times the uncompressed model's perplexity; beyond, a point stands at the edge

@@ -9,9 +9,9 @@ import pytest
 from by_hand import BASE, baseline, cell, document, gates, snapshot, weight
 from superweight.cli import main
 from superweight.report import write_run
-from superweight.report.comparison import compare_runs
 from superweight.report.comparison_text import comparison_markdown, comparison_text
-from superweight.report.run_snapshots import read_run, read_snapshots, snapshots_of
+from superweight.runs.compare import compare_runs
+from superweight.runs.read import read_run, read_snapshots, snapshots_of
 
 WORSE = [b + 1.0 + w for b, w in zip(BASE, [0.002, -0.002] * 4, strict=True)]
 UNSURE = [b + math.log(1.05) + w for b, w in zip(BASE, [0.002, -0.002] * 4, strict=True)]

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from superweight.errors import InfraError
-from superweight.evidence.snapshot import Snapshot
-from superweight.report.baselines import first_baseline, read_baseline
-from superweight.report.comparison import RunComparison, compare_runs
-from superweight.report.document import RunDocument
-from superweight.report.drift_watch import drift_alarms
-from superweight.report.history import append_run, last_snapshot, read_history
-from superweight.report.retrospect import LookBack
-from superweight.verdict.changes import GateLookup
-from superweight.verdict.drift import FigureAlarm
+from superweight.runs.compare import RunComparison, compare_runs
+from superweight.runs.compare_cells import GateLookup
+from superweight.runs.document import RunDocument
+from superweight.runs.drift import FigureAlarm
+from superweight.runs.drift_alarms import drift_alarms
+from superweight.runs.history import append_run, last_snapshot, read_history
+from superweight.runs.release_baselines import first_baseline, read_baseline
+from superweight.runs.retrospect import LookBack
+from superweight.runs.snapshot import Snapshot
 
 Earlier = Callable[[Snapshot], Snapshot | None]
 

@@ -8,9 +8,9 @@ import pytest
 import guarded_t
 from by_hand import BASE, CARDS, baseline, cell, gates, perplexity, snapshot, weight, zero_shot
 from superweight.evidence import Failure, Noise, Size
-from superweight.verdict.change import overall
-from superweight.verdict.changes import changes
-from superweight.verdict.surroundings import environment_alarms, surroundings
+from superweight.runs.change import overall
+from superweight.runs.compare_cells import changes
+from superweight.runs.environment_diff import environment_alarms, surroundings
 
 MARGIN = math.log(1.05)
 

@@ -15,8 +15,8 @@ from superweight.evidence.measured import CellEvidence, Record, Verdict
 from superweight.evidence.moment import Moment
 from superweight.evidence.seal import sealed
 from superweight.plain_files import read_plain_text
-from superweight.report.doubts import doubts_of
-from superweight.report.retrospect import LookBack
+from superweight.runs.doubts import doubts_of
+from superweight.runs.retrospect import LookBack
 from superweight.verdict import GateResult, JudgedCell, combine, judge_run
 
 SCHEMA_VERSION = "1.2"

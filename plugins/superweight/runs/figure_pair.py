@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
 from superweight.cards.gate import GateCard
-from superweight.evidence.snapshot import PerplexityFigure, TaskFigure
+from superweight.runs.snapshot import PerplexityFigure, TaskFigure
 from superweight.statistics.noninferiority import Design, compare_means, compare_scores
 
 _Key = TypeVar("_Key", int, str)

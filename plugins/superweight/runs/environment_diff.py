@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from superweight.evidence.measured import Noise, Record
-from superweight.evidence.snapshot import Snapshot
-from superweight.verdict.paired import Paired, finite, mean
+from superweight.runs.figure_pair import Paired, finite, mean
+from superweight.runs.snapshot import Snapshot
 
 _SIGMAS = 3.0  # beyond the noise by chance: less than three figures in a thousand
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from superweight.errors import InfraError
-from superweight.evidence.snapshot import Snapshot, read_snapshot, write_snapshot
-from superweight.report.document import RunDocument
+from superweight.runs.document import RunDocument
+from superweight.runs.snapshot import Snapshot, read_snapshot, write_snapshot
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.\-_]*")  # as ids of cards
 

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from superweight.errors import InfraError
-from superweight.evidence.snapshot import Snapshot
-from superweight.report.baselines import baseline_path, objections, promote, read_baseline
-from superweight.report.comparison import compare_runs
 from superweight.report.comparison_text import comparison_text
-from superweight.report.run_snapshots import read_run, snapshots_of
-from superweight.verdict.changes import GateLookup
+from superweight.runs.compare import compare_runs
+from superweight.runs.compare_cells import GateLookup
+from superweight.runs.read import read_run, snapshots_of
+from superweight.runs.release_baselines import baseline_path, objections, promote, read_baseline
+from superweight.runs.snapshot import Snapshot
 
 
 def promote_run(run: Path, baselines: Path, gates: GateLookup, *, force: bool = False) -> tuple[bool, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from superweight.evidence.measured import Record
-from superweight.report.comparison import RunComparison
-from superweight.verdict.drift import FigureAlarm
+from superweight.runs.compare import RunComparison
+from superweight.runs.drift import FigureAlarm
 
 _SHOWN = 10  # lines of a comparison on a terminal
 

@@ -9,11 +9,11 @@ from typing import Literal
 from superweight.cards.gate import GateKind
 from superweight.evidence.measured import Noise
 from superweight.evidence.moment import moment
-from superweight.evidence.snapshot import CellFigures, Snapshot
-from superweight.report.history import FigureEntry, RunEntry
-from superweight.verdict.changes import GateLookup
-from superweight.verdict.drift import FigureAlarm, Point, drift
-from superweight.verdict.paired import exp, mean, shared
+from superweight.runs.compare_cells import GateLookup
+from superweight.runs.drift import FigureAlarm, Point, drift
+from superweight.runs.figure_pair import exp, mean, shared
+from superweight.runs.history import FigureEntry, RunEntry
+from superweight.runs.snapshot import CellFigures, Snapshot
 
 _Kind = Literal["perplexity", "zero-shot"]
 

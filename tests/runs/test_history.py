@@ -9,13 +9,13 @@ import pytest
 from by_hand import BASE, baseline, cell, document, gates, snapshot
 from superweight.errors import InfraError
 from superweight.evidence import Noise
-from superweight.report.baselines import promote, read_baseline
-from superweight.report.document import strict_json
-from superweight.report.drift_watch import drift_alarms
-from superweight.report.history import append_run, last_snapshot, read_history, runs
-from superweight.report.looking_back import look_back
-from superweight.report.retrospect import LookBack
-from superweight.report.run_snapshots import snapshots_of
+from superweight.runs.document import strict_json
+from superweight.runs.drift_alarms import drift_alarms
+from superweight.runs.history import append_run, last_snapshot, read_history, runs
+from superweight.runs.look_back import look_back
+from superweight.runs.read import snapshots_of
+from superweight.runs.release_baselines import promote, read_baseline
+from superweight.runs.retrospect import LookBack
 
 
 def at(day):
@@ -94,7 +94,7 @@ def test_a_line_that_only_lacks_its_end_is_kept(tmp_path):
 
 
 def other_version(line):
-    from superweight.report.history import _line
+    from superweight.runs.history import _line
 
     return _line(json.loads(line)["record"] | {"schema_version": "2.0"}).rstrip(b"\n")
 

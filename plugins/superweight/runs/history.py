@@ -20,9 +20,9 @@ from superweight.cards.model import Role
 from superweight.errors import InfraError
 from superweight.evidence.measured import Record, Verdict
 from superweight.evidence.moment import moment
-from superweight.evidence.snapshot import Snapshot, read_snapshot, write_snapshot
 from superweight.plain_files import read_plain
-from superweight.report.document import RunDocument
+from superweight.runs.document import RunDocument
+from superweight.runs.snapshot import Snapshot, read_snapshot, write_snapshot
 
 HISTORY_VERSION = "1.0"
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from superweight.verdict.drift import Point, drift
+from superweight.runs.drift import Point, drift
 
 MARGIN = 0.05
 

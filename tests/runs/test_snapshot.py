@@ -11,7 +11,7 @@ from superweight.errors import InfraError
 from superweight.evidence import CellEvidence, Failure, Noise
 from superweight.evidence.compact import compact_json
 from superweight.evidence.seal import sealed
-from superweight.evidence.snapshot import PerplexityFigure, read_snapshot, snapshot_text, write_snapshot
+from superweight.runs.snapshot import PerplexityFigure, read_snapshot, snapshot_text, write_snapshot
 
 
 def noise():

@@ -8,10 +8,10 @@ from typing import Any
 from superweight.cards.base import Coordinate
 from superweight.cards.gate import GateCard, GateKind
 from superweight.cards.model import Role
-from superweight.evidence.snapshot import CellFigures, KeptWeight, PerplexityFigure, Snapshot
+from superweight.runs.change import Change, ChangeKind, Outcome
+from superweight.runs.figure_pair import Paired
+from superweight.runs.snapshot import CellFigures, KeptWeight, PerplexityFigure, Snapshot
 from superweight.statistics.multiplicity import holm
-from superweight.verdict.change import Change, ChangeKind, Outcome
-from superweight.verdict.paired import Paired
 
 GateLookup = Callable[[GateKind, str, str, str], GateCard | None]
 """The gate card of a kind that holds for a model, a recipe, and a corpus or task, as `GateBook.gate`."""

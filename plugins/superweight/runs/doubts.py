@@ -12,7 +12,7 @@ from superweight.evidence.seal import seal_of
 from superweight.verdict import GateResult, JudgedCell, judge_cell, judge_run
 
 if TYPE_CHECKING:
-    from superweight.report.document import CellDocument, RunDocument
+    from superweight.runs.document import CellDocument, RunDocument
 
 ALTERED = "is not as the run wrote it, since its digest does not fit; no PASS in it counts"
 

@@ -14,9 +14,9 @@ import pandas as pd
 from superweight.errors import InfraError
 from superweight.evidence.measured import CellEvidence, ZeroShot
 from superweight.evidence.recomputed import score_fits
-from superweight.evidence.snapshot import Snapshot, read_snapshot, snapshot_of
 from superweight.plain_files import read_plain, read_plain_text
-from superweight.report.document import RunDocument, read_document
+from superweight.runs.document import RunDocument, read_document
+from superweight.runs.snapshot import Snapshot, read_snapshot, snapshot_of
 
 DOCUMENT = "evidence.json"
 

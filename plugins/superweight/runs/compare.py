@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from superweight.evidence.measured import Record, Verdict
-from superweight.evidence.snapshot import SNAPSHOT_VERSION, Snapshot
-from superweight.verdict.change import Change, Outcome, overall
-from superweight.verdict.changes import GateLookup, changes
-from superweight.verdict.surroundings import Surrounding, environment_alarms, surroundings
+from superweight.runs.change import Change, Outcome, overall
+from superweight.runs.compare_cells import GateLookup, changes
+from superweight.runs.environment_diff import Surrounding, environment_alarms, surroundings
+from superweight.runs.snapshot import SNAPSHOT_VERSION, Snapshot
 
 COMPARISON_VERSION = "1.0"
 

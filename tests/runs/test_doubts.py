@@ -10,12 +10,13 @@ from by_hand import BASE, baseline, cell, document, weight
 from superweight.cli import main
 from superweight.errors import InfraError
 from superweight.evidence.seal import sealed
-from superweight.report import RunInfo, read_document, salvage, write_run
-from superweight.report.baselines import promote, read_baseline
-from superweight.report.comparison import compare_runs
+from superweight.report import RunInfo, read_document, write_run
 from superweight.report.export import export_table, write_export
 from superweight.report.format import displayable
-from superweight.report.run_snapshots import read_run, read_snapshots, snapshots_of
+from superweight.runs.compare import compare_runs
+from superweight.runs.read import read_run, read_snapshots, snapshots_of
+from superweight.runs.release_baselines import promote, read_baseline
+from superweight.runs.salvage import salvage
 
 PERPLEXITY = math.exp(math.fsum(BASE) / len(BASE))
 SCORES = [1.0] * 60
