@@ -6,8 +6,8 @@ import pytest
 
 from superweight.cards import load_library
 from superweight.evidence import CellEvidence, Perplexity, Sanity, Size, StoredWeight, ZeroShot
-from superweight.verdict.advice import advice, super_weight_state
-from superweight.verdict.remedies import finer, keeping
+from superweight.verdict.explain.advice import advice, super_weight_state
+from superweight.verdict.explain.next_settings import finer, keeping
 from superweight.verdict.result import GateResult
 
 

@@ -12,9 +12,9 @@ from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS, GateCard, GateKind
 from superweight.evidence.measured import CellEvidence, Failure
 from superweight.statistics.multiplicity import holm
 from superweight.verdict import quality
-from superweight.verdict.argument import argued
+from superweight.verdict.explain.message import argued
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
-from superweight.verdict.provenance import expired, notes, stale, too_fine
+from superweight.verdict.margins import expired, notes, stale, too_fine
 from superweight.verdict.result import QUALITY, GateResult, Kind, infra_gate
 from superweight.verdict.rules import Rules
 

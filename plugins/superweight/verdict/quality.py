@@ -15,7 +15,7 @@ from superweight.statistics.power import detectable_loss, n_to_decide
 from superweight.verdict.amounts import relative
 from superweight.verdict.chance import nothing_to_lose
 from superweight.verdict.flips import compared, flips
-from superweight.verdict.provenance import loss_margin
+from superweight.verdict.margins import loss_margin
 from superweight.verdict.result import GateResult, Kind, infra_gate
 
 TOO_GOOD = "too good to be true"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
 from superweight.evidence.measured import CellEvidence
-from superweight.verdict.advice import advice, super_weight_state
 from superweight.verdict.amounts import relative
+from superweight.verdict.explain.advice import advice, super_weight_state
 from superweight.verdict.flips import describe, describe_windows, directions, flips, worst_windows
 from superweight.verdict.result import QUALITY, GateResult
 from superweight.verdict.rules import Rules

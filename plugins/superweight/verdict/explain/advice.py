@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from superweight.cards.base import Coordinate
 from superweight.evidence.measured import CellEvidence, StoredWeight
-from superweight.verdict.remedies import finer, keeping
+from superweight.verdict.explain.next_settings import finer, keeping
 from superweight.verdict.result import GateResult
 
 _EXPLODED = 10  # times the baseline's perplexity: beyond what rounding does to a model that still works

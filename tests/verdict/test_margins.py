@@ -7,7 +7,7 @@ import pytest
 
 from superweight.cards import GateCard, WaiverCard
 from superweight.evidence import Noise
-from superweight.verdict.provenance import expired, loss_margin, noise_floor, notes, stale, too_fine
+from superweight.verdict.margins import expired, loss_margin, noise_floor, notes, stale, too_fine
 
 TODAY = date(2026, 11, 23)
 HERE = {"planned": 200, "device_class": "cuda NVIDIA H100 80GB HBM3", "today": TODAY}
