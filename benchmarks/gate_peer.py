@@ -93,7 +93,7 @@ def write_tasks(cards: Path, folder: Path) -> dict[str, Any]:
     """Task definitions and rows of everything that the tier measures."""
     from superweight.cards import load_library
     from superweight.checkpoint import Cache
-    from superweight.evaluate.embedded import embedded_rows
+    from superweight.evaluate.embedded_rows import embedded_rows
     from superweight.evaluate.tasks import task_file
 
     library, cache = load_library([cards]), Cache()

@@ -142,7 +142,7 @@ def choices_from(text: torch.Tensor, questions: int) -> list[Pair]:
 
 def compare(model: Model, setting: Setting, sets: dict[str, list[Pair]], windows: torch.Tensor) -> Findings:
     """Both ways of scoring each set of requests and the windows: time, memory, agreement."""
-    from superweight.evaluate.likelihood import Scorer
+    from superweight.forward.scorer import Scorer
 
     scorer = Scorer(model)
     findings = Findings()

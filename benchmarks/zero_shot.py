@@ -18,8 +18,8 @@ import torch
 from measuring import copy_bandwidth, in_words, machine, matmul_peak, say, seconds, table, write
 from superweight.cards import load_library
 from superweight.checkpoint import Cache, load_model, resolve
+from superweight.checkpoint.quiet import quiet
 from superweight.evaluate import PreparedTask, Scorer, load_task, prepare_task
-from superweight.evaluate.quiet import quiet
 
 MODEL = "smollm2-135m-instruct"
 TASKS = ("arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "piqa", "sciq", "winogrande")

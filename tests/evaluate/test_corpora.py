@@ -8,7 +8,7 @@ from superweight.cards.data import CorpusCard
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError
 from superweight.evaluate import corpus_text, corpus_tokens
-from superweight.evaluate.hub import hub_errors
+from superweight.evaluate.hub_rows import hub_errors
 
 
 def corpus(**source):

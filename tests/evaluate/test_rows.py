@@ -7,9 +7,9 @@ import yaml
 
 from superweight.cards.data import TaskCard
 from superweight.checkpoint import Cache
+from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError
 from superweight.evaluate import load_task, prepare_task
-from superweight.evaluate.quiet import quiet
 
 ROWS = 40
 CHOICE = {

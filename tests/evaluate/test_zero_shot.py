@@ -11,9 +11,9 @@ import yaml
 from superweight.cards.data import TaskCard
 from superweight.cards.library import builtin_cards, read_card
 from superweight.checkpoint import Cache
+from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError
 from superweight.evaluate import Scorer, load_task, prepare_task, task_file, zero_shot
-from superweight.evaluate.quiet import quiet
 
 SEVEN = ["arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "piqa", "sciq", "winogrande"]
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from superweight.cards.base import Coordinate
 from superweight.checkpoint.loading import LoadedModel
-from superweight.evaluate.head import LanguageModel
+from superweight.forward.language_model import LanguageModel
 
 
 @contextmanager

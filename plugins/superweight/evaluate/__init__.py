@@ -8,10 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from superweight.evaluate.likelihood import Scorer
 from superweight.evaluate.perplexity import PROTOCOL, Perplexity, PreparedText, perplexity
-from superweight.evaluate.variation import another_kernel
 from superweight.evaluate.zero_shot import PreparedTask, ZeroShot, prepare_task, zero_shot
+from superweight.forward.another_kernel import another_kernel
+from superweight.forward.scorer import Scorer
 
 if TYPE_CHECKING:
     from superweight.evaluate.corpora import corpus_text, corpus_tokens

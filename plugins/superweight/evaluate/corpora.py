@@ -12,7 +12,7 @@ from superweight.cards.data import CorpusCard, HubDataset, TextFile
 from superweight.checkpoint import Cache, fetch_file
 from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
-from superweight.evaluate.hub import load_rows
+from superweight.evaluate.hub_rows import load_rows
 from superweight.plain_files import read_plain
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from superweight.evaluate.likelihood import Scorer
+from superweight.forward.scorer import Scorer
 
 Pair = tuple[list[int], list[int]]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from superweight.errors import InfraError
-from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
-from superweight.evaluate.soundness import check_tokens, check_window
+from superweight.forward.scorer import Progress, Scorer
+from superweight.forward.soundness import check_tokens, check_window
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel

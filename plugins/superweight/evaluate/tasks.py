@@ -15,12 +15,12 @@ from typing import Any, Literal
 from superweight.cards.data import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.problems import missing_package
+from superweight.checkpoint.quiet import collected, quiet
 from superweight.errors import CardError, InfraError, SuperweightError
-from superweight.evaluate.embedded import describe, embedded_rows
+from superweight.evaluate.embedded_rows import describe, embedded_rows
 from superweight.evaluate.first_row import Tried, as_given, sound_first_row
-from superweight.evaluate.hub import hub_errors, hub_in_reach
+from superweight.evaluate.hub_rows import hub_errors, hub_in_reach
 from superweight.evaluate.local_rows import all_json, json_rows, local_files, needs_files, rows_cache
-from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.task_sources import TaskSources, task_sources
 from superweight.evaluate.yaml_text import check_yaml
 from superweight.plain_text import briefly

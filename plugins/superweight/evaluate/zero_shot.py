@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from superweight.checkpoint.quiet import collected, quiet
 from superweight.errors import InfraError
-from superweight.evaluate.likelihood import Progress, Scorer
 from superweight.evaluate.order import batched, visiting_order
-from superweight.evaluate.quiet import collected, quiet
 from superweight.evaluate.rows import LeftOut, bad_label, bad_pair, bad_text, require_enough, shown
+from superweight.forward.scorer import Progress, Scorer
 from superweight.plain_text import briefly
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from superweight.evaluate.quiet import quiet
+from superweight.checkpoint.quiet import quiet
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel

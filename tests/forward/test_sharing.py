@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_likelihood import KINDS, plain_scores
 
-from superweight.evaluate.likelihood import Scorer
-from superweight.evaluate.packing import Cost, Request, batches, groups
+from superweight.forward.packing import Cost, Request, batches, groups
+from superweight.forward.scorer import Scorer
 
 STEMLESS = {"mamba", "gemma2"}  # a recurrent state; attention that reaches back less far than the examples
 FREE = Cost(float("inf"))
@@ -147,7 +147,7 @@ def test_scoring_needs_neither_cards_nor_tasks():
     script = (
         "import sys\n"
         "for name in ('pydantic', 'lm_eval', 'datasets', 'pandas', 'scipy'): sys.modules[name] = None\n"
-        "from superweight.evaluate.likelihood import Scorer\n"
+        "from superweight.forward.scorer import Scorer\n"
         "from superweight.evaluate import Scorer, perplexity, zero_shot\n"
         "assert callable(perplexity) and callable(zero_shot)\n"
     )

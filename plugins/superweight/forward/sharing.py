@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from superweight.evaluate.head import LanguageModel
-from superweight.evaluate.layout import lay_out
-from superweight.evaluate.packing import Cost, Request, Row
+from superweight.forward.language_model import LanguageModel
+from superweight.forward.layout import lay_out
+from superweight.forward.packing import Cost, Request, Row
 
 _LEAST = 32  # tokens; a model whose attention reaches less far back shares nothing
 _REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)

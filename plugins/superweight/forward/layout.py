@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from superweight.evaluate.packing import Row
+from superweight.forward.packing import Row
 
 
 @dataclass

@@ -11,7 +11,7 @@ from superweight.errors import InfraError
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel
-    from superweight.evaluate.head import LanguageModel
+    from superweight.forward.language_model import LanguageModel
 
 _LENGTH, _SAME = 12, 6
 """Tokens of the pass that tries causality, and how many of them all its rows have in common."""

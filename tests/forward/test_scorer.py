@@ -9,8 +9,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from superweight.errors import InfraError
-from superweight.evaluate.head import _BLOCK, LanguageModel
-from superweight.evaluate.likelihood import Scorer
+from superweight.forward.language_model import _BLOCK, LanguageModel
+from superweight.forward.scorer import Scorer
 
 LLAMAS = ["llama", "mistral", "olmo2", "granite", "cohere", "gemma2", "phi", "qwen3_moe"]
 KINDS = [*LLAMAS, "gpt2", "opt", "gpt_neox", "falcon", "bloom", "mamba"]

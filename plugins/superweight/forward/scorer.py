@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from superweight.errors import InfraError
-from superweight.evaluate.beginnings import Beginnings, holds
-from superweight.evaluate.head import LanguageModel
-from superweight.evaluate.layout import Layout, lay_out
-from superweight.evaluate.packing import Group, Request, Row, batches, groups
-from superweight.evaluate.sharing import attention, find_sharing, row_cost
-from superweight.evaluate.soundness import check_causal, check_tokens
+from superweight.forward.language_model import LanguageModel
+from superweight.forward.layer_cache import Beginnings, holds
+from superweight.forward.layout import Layout, lay_out
+from superweight.forward.packing import Group, Request, Row, batches, groups
+from superweight.forward.sharing import attention, find_sharing, row_cost
+from superweight.forward.soundness import check_causal, check_tokens
 from superweight.kernels.products import differ, onednn_products
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from test_likelihood import KINDS, requests
 
-from superweight.evaluate.beginnings import Beginnings
-from superweight.evaluate.likelihood import Scorer
+from superweight.forward.layer_cache import Beginnings
+from superweight.forward.scorer import Scorer
 
 WINDOWS = torch.randint(3, 211, (3, 40), generator=torch.Generator().manual_seed(1))
 

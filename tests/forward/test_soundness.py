@@ -13,7 +13,7 @@ from transformers import (
 
 from superweight.errors import InfraError
 from superweight.evaluate import Scorer, perplexity
-from superweight.evaluate.soundness import positions
+from superweight.forward.soundness import positions
 
 
 def wrapped(make_loaded, model):

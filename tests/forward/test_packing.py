@@ -1,7 +1,7 @@
 """How requests are laid out, by hand."""
 
-from superweight.evaluate.layout import lay_out
-from superweight.evaluate.packing import Cost, Request, batches, rows
+from superweight.forward.layout import lay_out
+from superweight.forward.packing import Cost, Request, batches, rows
 
 FREE = Cost(float("inf"))  # attention that costs nothing
 
