@@ -6,7 +6,7 @@ import os
 import pytest
 
 from superweight.checkpoint import Cache
-from superweight.checkpoint.problems import disk_errors
+from superweight.checkpoint.fetching.problems import disk_errors
 from superweight.cli import main
 from superweight.errors import InfraError
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from superweight.checkpoint import load_model, open_directory
-from superweight.checkpoint.cache import file_sha256
+from superweight.checkpoint.fetching.cache import file_sha256
 from superweight.errors import InfraError
 
 DOWN = "model.layers.1.mlp.down_proj.weight"

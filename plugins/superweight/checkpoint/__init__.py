@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from superweight.checkpoint.cache import Cache
+from superweight.checkpoint.fetching.cache import Cache
+from superweight.checkpoint.fetching.wheel import fetch_file
 from superweight.checkpoint.files import Checkpoint, open_directory
 from superweight.checkpoint.header import TensorInfo
 from superweight.checkpoint.sources import Planned, describe, resolve
-from superweight.checkpoint.wheel import fetch_file
 from superweight.garbage import no_collection
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from superweight.checkpoint.cache import Cache, file_sha256
+from superweight.checkpoint.fetching.cache import Cache, file_sha256
 from superweight.checkpoint.header import TensorInfo, read_header
 from superweight.errors import InfraError
 

@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from superweight.checkpoint.cache import Cache
+from superweight.checkpoint.fetching.cache import Cache
+from superweight.checkpoint.fetching.problems import missing_package
+from superweight.checkpoint.fetching.progress import step_bar
 from superweight.checkpoint.files import ORIGIN_FILE
 from superweight.checkpoint.gguf_header import GgufSummary, read_gguf_header
-from superweight.checkpoint.problems import missing_package
-from superweight.checkpoint.progress import step_bar
 from superweight.errors import InfraError
 
 _CONVERTER = 1  # raise it when the conversion's outcome changes

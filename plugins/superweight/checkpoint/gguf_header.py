@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from superweight.checkpoint.problems import missing_package
+from superweight.checkpoint.fetching.problems import missing_package
 from superweight.errors import InfraError
 
 _VERSIONS = (2, 3)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from superweight.cards.source import DirectorySource, GgufSource, HubSource, Source, WheelSource
-from superweight.checkpoint import gguf, hub, wheel
-from superweight.checkpoint.cache import Cache
-from superweight.checkpoint.download import wrong_hash
+from superweight.checkpoint import gguf
+from superweight.checkpoint.fetching import hub, wheel
+from superweight.checkpoint.fetching.cache import Cache
+from superweight.checkpoint.fetching.download import wrong_hash
+from superweight.checkpoint.fetching.wheel import fetch_file
 from superweight.checkpoint.files import Checkpoint, open_directory
-from superweight.checkpoint.wheel import fetch_file
 from superweight.errors import InfraError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from superweight.cards.data import HubDataset
 from superweight.checkpoint import Cache
-from superweight.checkpoint.problems import disk_errors, missing_package
+from superweight.checkpoint.fetching.problems import disk_errors, missing_package
 from superweight.checkpoint.quiet import quiet
 from superweight.errors import InfraError, InfraReason, SuperweightError
 from superweight.evaluate.local_rows import all_json, json_rows, local_files, needs_files, rows_cache

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from superweight.cards.data import TaskCard
 from superweight.checkpoint import Cache
-from superweight.checkpoint.problems import missing_package
+from superweight.checkpoint.fetching.problems import missing_package
 from superweight.checkpoint.quiet import collected, quiet
 from superweight.errors import CardError, InfraError, SuperweightError
 from superweight.evaluate.embedded_rows import describe, embedded_rows

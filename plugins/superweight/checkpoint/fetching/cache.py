@@ -24,8 +24,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from superweight.checkpoint.problems import disk_errors
-from superweight.checkpoint.progress import byte_bar
+from superweight.checkpoint.fetching.problems import disk_errors
+from superweight.checkpoint.fetching.progress import byte_bar
 
 log = logging.getLogger("superweight")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superweight.cards.source import HubSource
-from superweight.checkpoint.cache import Cache
-from superweight.checkpoint.download import wrong_hash
+from superweight.checkpoint.fetching.cache import Cache
+from superweight.checkpoint.fetching.download import wrong_hash
+from superweight.checkpoint.fetching.problems import disk_full, is_disk_full, missing_package
 from superweight.checkpoint.files import pickle_refused, read_tensors
-from superweight.checkpoint.problems import disk_full, is_disk_full, missing_package
 from superweight.errors import InfraError
 
 if TYPE_CHECKING:

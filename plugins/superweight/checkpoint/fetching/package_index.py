@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from superweight.cards.source import WheelSource
-from superweight.checkpoint.download import http_problem, wrong_hash
-from superweight.checkpoint.problems import missing_package
+from superweight.checkpoint.fetching.download import http_problem, wrong_hash
+from superweight.checkpoint.fetching.problems import missing_package
 from superweight.errors import InfraError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from superweight.checkpoint import Cache
-from superweight.checkpoint import cache as cache_module
+from superweight.checkpoint.fetching import cache as cache_module
 from superweight.errors import InfraError
 
 SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superweight.checkpoint.cache import file_sha256
-from superweight.checkpoint.problems import disk_errors, disk_full, missing_package
-from superweight.checkpoint.progress import byte_bar
+from superweight.checkpoint.fetching.cache import file_sha256
+from superweight.checkpoint.fetching.problems import disk_errors, disk_full, missing_package
+from superweight.checkpoint.fetching.progress import byte_bar
 from superweight.errors import InfraError
 
 if TYPE_CHECKING:
