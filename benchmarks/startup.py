@@ -39,7 +39,7 @@ def lap(name):
     global since
     seconds[name], since = time.perf_counter() - since, time.perf_counter()
 import gc
-from superweight.garbage import no_collection
+from superweight.gc_pause import no_collection
 with no_collection():
     import torch
     lap("import torch")

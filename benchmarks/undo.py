@@ -21,7 +21,7 @@ from torch import nn
 from measuring import copy_bandwidth, in_turn, in_words, machine, say, seconds, table, write
 from superweight.cards.recipe import RoundToNearest
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.base import Journal
+from superweight.compress.context import Journal
 from superweight.compress.rtn import round_matrix
 from superweight.kernels import compiling
 

@@ -6,7 +6,7 @@ from datetime import date
 import guarded_t
 from by_hand import BASE, WHY, perplexity, zero_shot
 from superweight.cards import GateCard, WaiverCard
-from superweight.cards.gates_for import GateBook
+from superweight.cards.gate_book import GateBook
 from superweight.evidence import Noise
 from superweight.statistics.noninferiority import Design
 from superweight.verdict import Rules, gates_of, judge_cell

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_superweight.signals import told
-from superweight.steps import Step
+from superweight.progress import Step
 
 
 class Crumbs:

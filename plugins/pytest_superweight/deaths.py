@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_superweight.memory import UNKNOWN, Kills, available, kills, resident
-from superweight.steps import Step
+from superweight.progress import Step
 
 _WAIT = 2.0  # seconds for the exit code of a process whose pipe is closed
 _PAUSE = 0.2  # seconds between two looks at memory

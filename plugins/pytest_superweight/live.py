@@ -17,13 +17,13 @@ from pytest_superweight.session import KEY
 from pytest_superweight.signals import VARIABLE, told
 from pytest_superweight.tally import CellTally, Tally
 from superweight.errors import SuperweightError
-from superweight.steps import duration
+from superweight.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from superweight.steps import Step
+    from superweight.progress import Step
 
 _SYMBOLS = {"PASS": "✓", "as expected": "✓", "INCONCLUSIVE": "?", "INFRA": "!"}
 _STYLES = {"PASS": "green", "as expected": "green", "INCONCLUSIVE": "yellow", "INFRA": "magenta"}

@@ -16,7 +16,7 @@ from pytest_superweight.options import Settings, add_options
 from pytest_superweight.ordering import cell_of, is_empty, sort_by_cell
 from pytest_superweight.session import KEY, GateSession
 from superweight.errors import GateFailure, InfraError, SuperweightError
-from superweight.garbage import no_collection
+from superweight.gc_pause import no_collection
 
 if TYPE_CHECKING:
     from pytest_superweight.cell_under_test import CellUnderTest

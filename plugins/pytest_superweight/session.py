@@ -20,7 +20,7 @@ import pytest
 from pytest_superweight.options import TIERS, Settings
 from pytest_superweight.signals import teller
 from pytest_superweight.tally import Test
-from superweight.garbage import no_collection
+from superweight.gc_pause import no_collection
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
     from pytest_superweight.crumbs import Crumbs

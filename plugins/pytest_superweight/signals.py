@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from superweight.steps import Step
+    from superweight.progress import Step
 
 VARIABLE = "SUPERWEIGHT_PROGRESS"
 """Environment variable with the directory of these files; workers inherit it."""
@@ -44,7 +44,7 @@ def teller(worker: str, directory: Path | None = None) -> Callable[[Step], None]
 
 def told(directory: Path) -> dict[str, Step]:
     """The last step of each process."""
-    from superweight.steps import Step
+    from superweight.progress import Step
 
     found = {}
     for path in sorted(directory.glob("*.json")):

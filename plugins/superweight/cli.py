@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from superweight import __version__
 from superweight.errors import InfraError, SuperweightError
-from superweight.garbage import no_collection
+from superweight.gc_pause import no_collection
 from superweight.plain_text import one_line
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from superweight.cards.recipe import W8A8, RoundToNearest
 from superweight.checkpoint.architecture import Architecture
-from superweight.compress.base import Context, Journal
-from superweight.compress.controls import baseline, no_op
+from superweight.compress.context import Context, Journal
+from superweight.compress.identity import baseline, no_op
 from superweight.compress.rtn import apply
 from superweight.compress.w8a8 import apply as w8a8
 from superweight.errors import InfraError

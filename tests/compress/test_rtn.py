@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from superweight.cards.base import Coordinate
-from superweight.compress import apply, base
+from superweight.compress import apply
+from superweight.compress.context import _spare
 
 INT4_G8 = {"kind": "rtn", "bits": 4, "granularity": "group", "group_size": 8}
 
@@ -147,7 +148,7 @@ def test_what_is_kept_is_kept_in_the_same_memory_by_the_next_recipe(tiny, contex
     for bits in (2, 3):
         with apply(recipe(kind="rtn", bits=bits, granularity="channel"), context(loaded)):
             pass
-        places.append([base._spare[w.parameter].data_ptr() for w in loaded.architecture.linear_weights])
+        places.append([_spare[w.parameter].data_ptr() for w in loaded.architecture.linear_weights])
         assert digest(loaded.model) == before
     assert places[0] == places[1]
 

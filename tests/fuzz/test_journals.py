@@ -16,7 +16,7 @@ from fuzz.damage import NASTY, budget, byte_damage, line_damage, tree_damage
 from fuzz.outcome import before_long
 from superweight.errors import InfraError
 from superweight.evidence import Store, content_key
-from superweight.measure.record import take
+from superweight.measure.batches import take
 
 WHATS = ({"corpus": "wiki", "recipe": "rtn"}, {"corpus": "wiki", "recipe": "awq"})
 KEYS = [content_key(**what) for what in WHATS]

@@ -11,8 +11,8 @@ from superweight.cards.library import model_from_argument
 from superweight.checkpoint import Cache
 from superweight.compress import Applied
 from superweight.errors import InfraError
-from superweight.measure.bench import ModelBench
 from superweight.measure.fingerprint import fingerprints
+from superweight.measure.model_under_recipe import ModelBench
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -81,7 +81,8 @@ def test_only_what_the_recipe_wrote_is_looked_at_again(bench, monkeypatch):
     read = []
     bench.apply(cell(bench, "rtn-int8-channel"))
     monkeypatch.setattr(
-        "superweight.measure.bench.fingerprints", lambda model, only: read.extend(only) or fingerprints(model, only)
+        "superweight.measure.model_under_recipe.fingerprints",
+        lambda model, only: read.extend(only) or fingerprints(model, only),
     )
     bench.undo()
     assert HELD in read

@@ -15,7 +15,7 @@ from pytest_superweight.crumbs import Crumbs
 from pytest_superweight.deaths import Death, Watchman
 from pytest_superweight.memory import Kills
 from pytest_superweight.signals import teller
-from superweight.steps import Step
+from superweight.progress import Step
 
 GIB = 2**30
 

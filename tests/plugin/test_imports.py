@@ -84,7 +84,7 @@ def test_the_command_line_imports_what_it_is_asked_for(arguments, light):
 def test_the_collector_is_left_as_it_was_found():
     import gc
 
-    from superweight.garbage import no_collection
+    from superweight.gc_pause import no_collection
 
     with no_collection():
         assert not gc.isenabled()

@@ -14,7 +14,7 @@ from rich.console import Console
 from pytest_superweight.live import _step as drawn_step
 from pytest_superweight.signals import VARIABLE, teller, told
 from pytest_superweight.tally import Tally
-from superweight.steps import Step
+from superweight.progress import Step
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 IDS = [f"suites/t.py::test_a[m/{recipe}/wiki]" for recipe in ("baseline", "rtn", "clip")]

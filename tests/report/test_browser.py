@@ -12,8 +12,8 @@ from playwright.sync_api import Error, expect, sync_playwright
 from test_page import big, hostile, small
 
 from superweight.report import read_document, render
-from superweight.report.index import keep_report, write_index
 from superweight.report.page import render_html
+from superweight.report.store_index import keep_report, write_index
 from superweight.runs.history import append_run
 from superweight.runs.read import snapshots_of
 

@@ -16,14 +16,14 @@ from superweight.errors import InfraError
 from superweight.evidence import Failure, write_items
 from superweight.report import RunInfo, build_document, read_document, render, to_json
 from superweight.report.badge import badge
-from superweight.report.candidates import candidate_rows
 from superweight.report.export import write_export
 from superweight.report.format import difference as told_difference
 from superweight.report.overview import fixes, reason_lines
 from superweight.report.page import render_html
-from superweight.report.page.flipped import flipped
+from superweight.report.page.flips import flipped
 from superweight.report.page.interval import interval_svg
 from superweight.report.page.matrix import matrix
+from superweight.report.shippable import candidate_rows
 from superweight.runs.salvage import salvage
 from superweight.verdict import GateResult, infra_gate, judge_cell
 
@@ -263,7 +263,7 @@ def test_changed_answers_of_candidates_come_before_those_of_others(tmp_path, mon
     document = answered([0.0] * 6)
     reference = document.cells[1].model_copy(update={"recipe": "worse", "role": "reference", "verdict": "REGRESSION"})
     document.cells = [document.cells[0], reference, document.cells[1]]
-    monkeypatch.setattr("superweight.report.page.flipped.IN_ALL", 6)
+    monkeypatch.setattr("superweight.report.page.flips.IN_ALL", 6)
     found = flipped(document, tmp_path)
     assert {cell: len(tasks[0].shown) for cell, tasks in found.cells.items()} == {"m/rtn": 6, "m/worse": 0}
     assert "those of 1 more figures" in found.notes[0]

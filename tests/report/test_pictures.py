@@ -11,13 +11,13 @@ import by_hand
 from superweight.errors import InfraError
 from superweight.evidence import LayerPeaks, Peak, Size
 from superweight.report.pictures import drawing, gallery
-from superweight.report.pictures.blocks import block_picture
-from superweight.report.pictures.changes import change_picture
+from superweight.report.pictures.activations_by_layer import layer_picture
+from superweight.report.pictures.by_recipe import change_picture
 from superweight.report.pictures.drawing import DrawingError, draw
-from superweight.report.pictures.layers import layer_picture
-from superweight.report.pictures.past import history_picture
-from superweight.report.pictures.scales import scale_picture
-from superweight.report.pictures.size import size_picture
+from superweight.report.pictures.history import history_picture
+from superweight.report.pictures.int4_block_size import block_picture
+from superweight.report.pictures.size_and_quality import size_picture
+from superweight.report.pictures.super_weight_scale import scale_picture
 from superweight.report.pictures.theme import log_axis, specification
 from superweight.runs.history import append_run, read_history
 from superweight.runs.read import snapshots_of

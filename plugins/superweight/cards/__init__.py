@@ -4,7 +4,7 @@ from superweight.cards.base import Coordinate, KnownSuperWeight, Status
 from superweight.cards.cells import Cell, baseline_recipe, cells
 from superweight.cards.data import CorpusCard, TaskCard
 from superweight.cards.gate import GateCard, GateKind
-from superweight.cards.gates_for import GateBook
+from superweight.cards.gate_book import GateBook
 from superweight.cards.library import Library, builtin_cards, load_library, model_from_argument, read_card
 from superweight.cards.model import ModelCard, Role
 from superweight.cards.recipe import RecipeCard

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from superweight.cards.base import Strict, slug
+from superweight.cards.cross_checks import check_references
 from superweight.cards.data import CorpusCard, TaskCard, TextFile
 from superweight.cards.gate import GateCard
-from superweight.cards.gates_for import GateBook
+from superweight.cards.gate_book import GateBook
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
-from superweight.cards.references import check_references
 from superweight.cards.shelves import cards_in, check_directory
 from superweight.cards.source import DirectorySource, GgufSource, HubSource
 from superweight.cards.tier import TierCard

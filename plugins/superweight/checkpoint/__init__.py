@@ -12,7 +12,7 @@ from superweight.checkpoint.fetching.wheel import fetch_file
 from superweight.checkpoint.files import Checkpoint, open_directory
 from superweight.checkpoint.header import TensorInfo
 from superweight.checkpoint.sources import Planned, describe, resolve
-from superweight.garbage import no_collection
+from superweight.gc_pause import no_collection
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel, load_model

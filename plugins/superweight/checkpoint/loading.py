@@ -19,7 +19,7 @@ from superweight.checkpoint.files import Checkpoint
 from superweight.checkpoint.remnants import check_directory
 from superweight.checkpoint.spelling import check_spelling
 from superweight.errors import InfraError
-from superweight.garbage import no_collection
+from superweight.gc_pause import no_collection
 from superweight.plain_text import briefly
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -1,6 +1,6 @@
 """Recipes: compress a loaded model in place, say what was changed, and undo it bit for bit."""
 
-from superweight.compress.base import Applied, Context
+from superweight.compress.context import Applied, Context
 from superweight.compress.registry import RECIPES, apply
 from superweight.compress.size import Size
 

@@ -9,8 +9,8 @@ import torch
 
 from superweight.cards.recipe import ClipRestore
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.base import Context, Journal, Outcome, experts, label
 from superweight.compress.blocks import block_views, gathered, piece_elements, weight_views, whole_blocks
+from superweight.compress.context import Context, Journal, Outcome, experts, label
 from superweight.compress.rtn import round_matrix, size_of, size_parts
 from superweight.compress.size import measure, side_table_bits
 from superweight.kernels.rounding import squared_errors

@@ -14,9 +14,9 @@ from superweight.cards.recipe import (
     ScaleSuperWeights,
 )
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.base import Context, Journal, Outcome
 from superweight.compress.blocks import piece_elements
-from superweight.compress.calls import Call, Handler, intercept
+from superweight.compress.context import Context, Journal, Outcome
+from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.size import measure
 from superweight.errors import InfraError
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from superweight.cards.recipe import RecipeCard
-from superweight.compress import clip_restore, controls, pruning, rtn, smoothquant, w8a8
-from superweight.compress.base import Applied, Context, Journal, Outcome
+from superweight.compress import clip_restore, identity, pruning, rtn, smoothquant, w8a8
+from superweight.compress.context import Applied, Context, Journal, Outcome
 
 Recipe = Callable[[Any, Context, Journal], Outcome]
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "baseline": controls.baseline,
-        "no-op": controls.no_op,
+        "baseline": identity.baseline,
+        "no-op": identity.no_op,
         "rtn": rtn.apply,
         "clip-restore": clip_restore.apply,
         "w8a8": w8a8.apply,
@@ -26,7 +26,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "prune-super-weights-keep-activation": pruning.prune_keeping_activation,
         "prune-largest-others": pruning.prune_largest_others,
         "scale-super-weights": pruning.scale_super_weights,
-        "roll-channels": controls.roll_channels,
+        "roll-channels": identity.roll_channels,
     }
 )
 """A new kind is one module and one line here."""

@@ -8,8 +8,8 @@ import torch
 
 from superweight.cards.recipe import RoundToNearest
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.base import Context, Journal, Outcome, experts
 from superweight.compress.blocks import count_blocks, gathered, weight_views, whole_blocks
+from superweight.compress.context import Context, Journal, Outcome, experts
 from superweight.compress.size import SCALE_BITS, measure
 from superweight.kernels.rounding import part_elements, round_
 

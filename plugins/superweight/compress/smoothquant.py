@@ -9,8 +9,8 @@ import torch
 from superweight.cards.recipe import SmoothQuant
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.activations import quantiser_of
-from superweight.compress.base import Context, Journal, Outcome, experts
-from superweight.compress.calls import Call, Handler, intercept
+from superweight.compress.context import Context, Journal, Outcome, experts
+from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.w8a8 import Int8, Smoothing, install
 from superweight.errors import InfraError
 

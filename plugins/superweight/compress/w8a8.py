@@ -12,10 +12,10 @@ from superweight.cards.base import Coordinate
 from superweight.cards.recipe import W8A8
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.activations import quantiser_of
-from superweight.compress.attention import quantise_attention
-from superweight.compress.base import Context, Journal, Outcome, experts
-from superweight.compress.calls import Call, Handler, intercept
+from superweight.compress.attention_matmuls import quantise_attention
+from superweight.compress.context import Context, Journal, Outcome, experts
 from superweight.compress.int8 import kept_scalars, result_dtype, stored
+from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.size import SCALE_BITS, measure, side_table_bits
 from superweight.kernels.activations import ActivationQuantiser
 from superweight.kernels.int8 import Int8Weight, linear, piece_rows, weight_codes, weight_scale

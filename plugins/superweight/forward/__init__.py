@@ -1,1 +1,1 @@
-"""Forward passes: windows and continuations scored exactly, packed and shared where that changes no figure. Needs torch."""
+"""Forward passes: windows and continuations scored exactly, packed where that changes no figure. Needs torch."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from superweight.kernels.vocabulary import Memory, divergence_, first_of_largest, log_probabilities_
+from superweight.kernels.logits import Memory, divergence_, first_of_largest, log_probabilities_
 
 _CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
 """Of float32 logits held at a time: enough states for a product to be fast, few enough not to wait for memory."""

@@ -18,7 +18,7 @@ from superweight.forward.layout import Layout, lay_out
 from superweight.forward.packing import Group, Request, Row, batches, groups
 from superweight.forward.sharing import attention, find_sharing, row_cost
 from superweight.forward.soundness import check_causal, check_tokens
-from superweight.kernels.products import differ, onednn_products
+from superweight.kernels.onednn import differ, onednn_products
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel

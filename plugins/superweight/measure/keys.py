@@ -26,9 +26,9 @@ NOT_IN_FIGURES = (
     "cli.py",
     "errors.py",
     "fetch.py",
-    "garbage.py",  # when Python looks for garbage
+    "gc_pause.py",  # when Python looks for garbage
     "starter.py",  # what a new project begins with
-    "steps.py",  # what a watcher is told
+    "progress.py",  # what a watcher is told
     "__init__.py",  # the version, which is in the key
 )
 """Packages and modules of this library that no figure depends on; whatever is not listed here is part of every key."""

@@ -2,7 +2,7 @@
 
 from superweight.report.directory import render, write_run
 from superweight.report.export import write_export
-from superweight.report.index import keep_report, write_index
+from superweight.report.store_index import keep_report, write_index
 from superweight.report.table import terminal_table
 from superweight.runs.document import (
     SCHEMA_VERSION,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from superweight.cards.gates_for import GateBook
+from superweight.cards.gate_book import GateBook
 from superweight.statistics.noninferiority import Design
 
 EARLY = 0.2  # share of alpha that buys early stopping where a tier stops early

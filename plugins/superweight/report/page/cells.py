@@ -14,7 +14,7 @@ from superweight.report.format import (
     verdict_label,
     verdict_text,
 )
-from superweight.report.page.flipped import TaskFlips
+from superweight.report.page.flips import TaskFlips
 from superweight.report.page.interval import interval_svg
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult

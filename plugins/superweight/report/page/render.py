@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from superweight.evidence.moment import moment
-from superweight.report.candidates import candidate_rows
+from superweight.progress import duration
 from superweight.report.format import SYMBOLS, displayable
 from superweight.report.overview import (
     broken,
@@ -33,13 +33,13 @@ from superweight.report.overview import (
 )
 from superweight.report.overview import models as model_lines
 from superweight.report.page.cells import CellView, cell_view, column
-from superweight.report.page.changes import comparisons
-from superweight.report.page.flipped import flipped
+from superweight.report.page.flips import flipped
 from superweight.report.page.matrix import matrix
+from superweight.report.page.since_release import comparisons
 from superweight.report.pictures import gallery
+from superweight.report.shippable import candidate_rows
 from superweight.runs.document import SCHEMA_VERSION, RunDocument
 from superweight.runs.history import RunEntry
-from superweight.steps import duration
 
 _BRIEF = 200  # cells; of more, a page keeps only the arguments of gates that did not pass
 

@@ -87,7 +87,7 @@ def history_gallery(runs: Sequence[RunEntry], pairs: Sequence[tuple[str, str]]) 
 
     if missing := drawable():
         return Gallery({}, [f"No pictures: {missing}."])
-    from superweight.report.pictures.past import history_picture
+    from superweight.report.pictures.history import history_picture
 
     found = [(f"{model}, {tier} tier", history_picture(runs, model, tier)) for tier, model in pairs]
     return Gallery(*_drawn([(name, picture) for name, picture in found if picture is not None]))
@@ -109,12 +109,12 @@ def _drawn(pictures: Sequence[tuple[str, Picture]]) -> tuple[dict[str, list[Draw
 def _wanted(
     document: RunDocument, model: str, runs: Sequence[RunEntry], *, background: bool
 ) -> list[Callable[[], Picture | None]]:
-    from superweight.report.pictures.blocks import block_picture
-    from superweight.report.pictures.changes import change_picture
-    from superweight.report.pictures.layers import layer_picture
-    from superweight.report.pictures.past import history_picture
-    from superweight.report.pictures.scales import scale_picture
-    from superweight.report.pictures.size import size_picture
+    from superweight.report.pictures.activations_by_layer import layer_picture
+    from superweight.report.pictures.by_recipe import change_picture
+    from superweight.report.pictures.history import history_picture
+    from superweight.report.pictures.int4_block_size import block_picture
+    from superweight.report.pictures.size_and_quality import size_picture
+    from superweight.report.pictures.super_weight_scale import scale_picture
 
     cells = cells_of(document, model)
     alarms = [alarm.message for alarm in document.look_back.alarms if alarm.model == model]

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from superweight.kernels.products import differ, onednn_products
+from superweight.kernels.onednn import differ, onednn_products
 
 CPU = torch.device("cpu")
 here = pytest.mark.skipif(not differ(torch.float32, CPU), reason="torch's own products are all there is here")

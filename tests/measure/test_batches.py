@@ -4,7 +4,7 @@ import pytest
 
 from superweight.errors import InfraError
 from superweight.evidence import Store
-from superweight.measure.record import take, take_one
+from superweight.measure.batches import take, take_one
 
 WHAT = {"model": "m", "measured": "x"}
 BATCHES = [[0, 1], [2, 3], [4]]

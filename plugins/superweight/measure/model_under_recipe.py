@@ -19,10 +19,10 @@ from superweight.detect import Settings, detect, layer_peaks
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, Scorer, corpus_tokens
 from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, Store, StoredWeight, content_key
+from superweight.measure.batches import take_one
 from superweight.measure.environment import environment
 from superweight.measure.fingerprint import fingerprints, non_finite
 from superweight.measure.keys import basis, settings_files
-from superweight.measure.record import take_one
 
 _VALUE_TOLERANCE = 0.02  # published values are printed to two or three digits, some from another dtype
 

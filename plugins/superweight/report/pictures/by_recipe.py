@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 import altair as alt
 import pandas as pd
 
-from superweight.report.candidates import used
 from superweight.report.format import count, difference, end_of_loss, margin, number, verdict_text
 from superweight.report.pictures.figures import Figure, figures, link, role_mark, some, told
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour, verdict_shape
+from superweight.report.shippable import used
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
 from superweight.verdict.amounts import times

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from superweight.kernels.attention import causal_attention, suits
+from superweight.kernels.causal_attention import causal_attention, suits
 
 
 def onednn_products(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.base import module_name
+from superweight.compress.context import module_name
 from superweight.errors import InfraError
 
 _MULTIPLY = (functional.linear, torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__)

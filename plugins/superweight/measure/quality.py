@@ -12,9 +12,9 @@ from superweight.cards.recipe import Method
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, PreparedTask, PreparedText, another_kernel, prepare_task
 from superweight.evidence import CellEvidence, Noise, Perplexity, ZeroShot
-from superweight.measure.bench import ModelBench
-from superweight.measure.record import Taken, take
-from superweight.steps import Step, Watch
+from superweight.measure.batches import Taken, take
+from superweight.measure.model_under_recipe import ModelBench
+from superweight.progress import Step, Watch
 
 Stop = Callable[[CellEvidence, str], bool]
 """Whether a cell's evidence, some figure of which is unfinished, decides that gate already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from superweight.cards.recipe import Baseline, NoOp, RollChannels
-from superweight.compress.base import Context, Journal, Outcome, experts
+from superweight.compress.context import Context, Journal, Outcome, experts
 from superweight.compress.size import measure
 
 

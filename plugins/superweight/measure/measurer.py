@@ -14,10 +14,10 @@ from superweight.cards import Cell, Library, ModelCard, TierPerplexity, TierTask
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError, SuperweightError
 from superweight.evidence import CellEvidence, Failure, Store
-from superweight.measure.bench import ModelBench
 from superweight.measure.environment import default_device
-from superweight.measure.figures import Figures, Stop
-from superweight.steps import Step, Watch
+from superweight.measure.model_under_recipe import ModelBench
+from superweight.measure.quality import Figures, Stop
+from superweight.progress import Step, Watch
 
 
 class Workbench:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from superweight.kernels import products
-from superweight.kernels.attention import WORTHWHILE, causal_attention, suits
-from superweight.kernels.products import differ, onednn_products
+from superweight.kernels import onednn
+from superweight.kernels.causal_attention import WORTHWHILE, causal_attention, suits
+from superweight.kernels.onednn import differ, onednn_products
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not differ(torch.float32, CPU), reason="torch's own products are all there is here")
@@ -61,8 +61,8 @@ class _Calls(list):
 def calls(monkeypatch):
     """The scales that `causal_attention` is called with from products."""
     found = _Calls()
-    monkeypatch.setattr(products, "causal_attention", found)
-    monkeypatch.setattr(products, "_multiplies_tiles", lambda: False)
+    monkeypatch.setattr(onednn, "causal_attention", found)
+    monkeypatch.setattr(onednn, "_multiplies_tiles", lambda: False)
     return found
 
 
@@ -104,7 +104,7 @@ def test_anything_else_stays_with_torch(calls):
 
 
 def test_a_processor_that_multiplies_tiles_keeps_torchs_bfloat16_kernel(calls, monkeypatch):
-    monkeypatch.setattr(products, "_multiplies_tiles", lambda: True)
+    monkeypatch.setattr(onednn, "_multiplies_tiles", lambda: True)
     query, key, value = heads(WORTHWHILE, torch.bfloat16, groups=6)
     with torch.inference_mode(), onednn_products(torch.bfloat16, CPU):
         functional.scaled_dot_product_attention(query, key, value, is_causal=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from superweight.kernels.vocabulary import Memory, divergence_, first_of_largest, log_probabilities_
+from superweight.kernels.logits import Memory, divergence_, first_of_largest, log_probabilities_
 
 ROWS, VOCABULARY = 7, 200
 
