@@ -32,3 +32,31 @@ def embedded(cache):
         file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
     return resolve(source, cache, progress=False)
+
+
+@pytest.fixture(scope="session")
+def make_loaded():
+    """Build a LoadedModel: `make_loaded("llama", bos=True, max_position_embeddings=64)`."""
+    from support.architectures import VOCABULARY, make_model, make_tokenizer, wrap
+
+    def make(kind, *, bos=None, seed=0, vocabulary=VOCABULARY, **changes):
+        tokenizer = None if bos is None else make_tokenizer(bos)
+        return wrap(make_model(kind, seed, vocabulary, **changes), tokenizer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kinds():
+    """Every architecture that `make_loaded` builds."""
+    from support.architectures import CONFIGS
+
+    return tuple(CONFIGS)
+
+
+@pytest.fixture(scope="session")
+def real(embedded):
+    """The embedded model in float32."""
+    from superweight.checkpoint import load_model
+
+    return load_model(embedded, compute_dtype="float32")

@@ -9,26 +9,16 @@ from pathlib import Path
 
 import pytest
 
+import gate
+import gate_peer
 from superweight.cards import TierCard, load_library
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ROWS = {"arc_easy": [6, 10], "hellaswag": [3, 10]}
 
 
-@pytest.fixture(scope="module")
-def scripts():
-    """Both modules, imported as the scripts that they are find each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import gate
-        import gate_peer
-
-        return gate, gate_peer
-
-
 @pytest.fixture
-def work(scripts, tmp_path):
-    gate, _ = scripts
+def work(tmp_path):
     tier = gate.tier_of(load_library().tiers["nightly"], limit=10, windows=2)
     return gate.Work(["no-op", "rtn-int4-g64"], tier, tmp_path, {})
 
@@ -73,21 +63,19 @@ def found(**more):
     }
 
 
-def test_the_default_recipes_can_all_be_saved_and_bring_both_controls(scripts):
-    gate, peer = scripts
+def test_the_default_recipes_can_all_be_saved_and_bring_both_controls():
     library = load_library()
-    assert peer.why_not_saved(gate.RECIPES) == []
+    assert gate_peer.why_not_saved(gate.RECIPES) == []
     controls = {name for name in gate.RECIPES if library.recipes[name].role == "control"}
     assert controls == {"no-op", "prune-super-weights"}
     assert len(set(gate.RECIPES) - controls) == 8
-    assert peer.why_not_saved(["no-op", "smoothquant-channel-token", "nonsense"]) == [
+    assert gate_peer.why_not_saved(["no-op", "smoothquant-channel-token", "nonsense"]) == [
         "no recipe 'nonsense'",
         "'smoothquant-channel-token' changes activations",
     ]
 
 
-def test_the_tier_is_the_packaged_one_unless_numbers_are_given(scripts):
-    gate, _ = scripts
+def test_the_tier_is_the_packaged_one_unless_numbers_are_given():
     nightly = load_library().tiers["nightly"]
     assert TierCard.model_validate(tomllib.loads(gate.toml(gate.tier_of(nightly)))) == nightly
     small = TierCard.model_validate(tomllib.loads(gate.toml(gate.tier_of(nightly, limit=20, windows=2))))
@@ -97,14 +85,13 @@ def test_the_tier_is_the_packaged_one_unless_numbers_are_given(scripts):
 
 
 @pytest.mark.parametrize("name", ["arc_easy", "hellaswag", "piqa", "sciq"])
-def test_lm_eval_reads_its_own_task_with_our_rows(scripts, tmp_path, name):
+def test_lm_eval_reads_its_own_task_with_our_rows(tmp_path, name):
     from lm_eval.tasks._yaml_loader import load_yaml
 
     from superweight.evaluate import task_file
 
-    _, peer = scripts
     own_file, path = task_file(load_library().tasks[name]), tmp_path / f"{name}.yaml"
-    peer._write_yaml(path, peer.choice_task(name, own_file, tmp_path / "rows.jsonl"))
+    gate_peer._write_yaml(path, gate_peer.choice_task(name, own_file, tmp_path / "rows.jsonl"))
     own, ours = load_yaml(own_file), load_yaml(path)
     differing = {key for key in own.keys() | ours.keys() if own.get(key) != ours.get(key)}
     assert differing <= {
@@ -126,14 +113,12 @@ class Letters:
         return list(text)
 
 
-def test_a_text_has_no_more_tokens_than_its_window_predicts(scripts):
-    _, peer = scripts
-    assert peer.document(Letters(), [7, 0, 1, 2]) == "abc"
-    assert peer.document(Letters(), [7, 0, 1, 2, 9]) == "abc"
+def test_a_text_has_no_more_tokens_than_its_window_predicts():
+    assert gate_peer.document(Letters(), [7, 0, 1, 2]) == "abc"
+    assert gate_peer.document(Letters(), [7, 0, 1, 2, 9]) == "abc"
 
 
-def test_the_command_line_asks_every_task_of_a_window_of_the_tiers_length(scripts, work):
-    gate, _ = scripts
+def test_the_command_line_asks_every_task_of_a_window_of_the_tiers_length(work):
     command = gate.command_line(work, Path("checkpoint"), "tasks", 10, 8)
     said = dict(zip(command[3::2], command[4::2], strict=True))
     assert command[:3] == ["-m", "lm_eval", "run"]
@@ -144,8 +129,7 @@ def test_the_command_line_asks_every_task_of_a_window_of_the_tiers_length(script
     assert (said["--limit"], said["--batch_size"]) == ("10", "8")
 
 
-def test_both_sides_get_one_environment_without_a_network(scripts):
-    gate, _ = scripts
+def test_both_sides_get_one_environment_without_a_network():
     given = gate.environment({"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1"}, Path("folder"), 3)
     assert given["PATH"] == "/bin"
     assert "PYTHONDONTWRITEBYTECODE" not in given
@@ -153,16 +137,14 @@ def test_both_sides_get_one_environment_without_a_network(scripts):
     assert (given["OMP_NUM_THREADS"], given["TOKENIZERS_PARALLELISM"]) == ("3", "false")
 
 
-def test_a_summary_counts_every_cell(scripts):
-    gate, _ = scripts
+def test_a_summary_counts_every_cell():
     found = gate.summary({"cells": [cell("baseline"), cell("no-op", items=5)]})
     assert (found["cells"], found["items"], found["tokens"]) == (2, 60, 2 * 2 * 2 * 1023)
     assert found["correct"]["piqa"] == [6, 10]
     assert found["stages"] == {"sanity": 2.0, "zero-shot": 10.0}
 
 
-def test_complaints_of_the_gate(scripts, work):
-    gate, _ = scripts
+def test_complaints_of_the_gate(work):
     whole = [cell("baseline"), cell("no-op"), cell("rtn-int4-g64")]
     assert gate.complaints(work, {"cells": whole}, full=True) == []
     early = [*whole[:2], cell("rtn-int4-g64", items=5)]
@@ -173,8 +155,7 @@ def test_complaints_of_the_gate(scripts, work):
     assert gate.complaints(work, {"cells": [*whole[:2], failed]}, full=False) == ["rtn-int4-g64: sanity: no"]
 
 
-def test_complaints_of_lm_eval(scripts, work):
-    gate, _ = scripts
+def test_complaints_of_lm_eval(work):
     assert gate.peer_complaints(work, [{"recipe": "no-op", "asked": work.peer_tasks}]) == []
     fewer = {**work.peer_tasks, "gate_piqa": 9}
     assert gate.peer_complaints(work, [{"recipe": "no-op", "asked": fewer}]) == [
@@ -182,8 +163,7 @@ def test_complaints_of_lm_eval(scripts, work):
     ]
 
 
-def test_answers_are_counts(scripts):
-    gate, _ = scripts
+def test_answers_are_counts():
     results = {
         "results": {"gate_piqa": {"acc,none": 0.7}, "gate_wiki-embedded": {"word_perplexity,none": 20.0}},
         "n-samples": {"gate_piqa": {"effective": 10}, "gate_wiki-embedded": {"effective": 2}},
@@ -194,8 +174,7 @@ def test_answers_are_counts(scripts):
     }
 
 
-def test_ratios_are_of_whole_runs(scripts):
-    gate, _ = scripts
+def test_ratios_are_of_whole_runs():
     lines = gate.rows(found())
     assert [line[0] for line in lines] == [gate.EVALUATING, gate.SAVING, gate.FULL, gate.STOPPING]
     assert lines[0][1:] == ["3", "120.0", "3", "60", "12,276", "2.40", "6.00"]
@@ -206,8 +185,7 @@ def test_ratios_are_of_whole_runs(scripts):
     assert len(gate.rows(found(peer=None))) == 2
 
 
-def test_recipes_that_were_not_done_by_hand_count_as_the_mean_of_those_that_were(scripts):
-    gate, _ = scripts
+def test_recipes_that_were_not_done_by_hand_count_as_the_mean_of_those_that_were():
     some = [checkpoint("baseline", 30.0, 5.0), checkpoint("no-op", 40.0, 6.0), checkpoint("rtn-int4-g64", 60.0, 8.0)]
     assert gate.in_all(some, "seconds", 10) == 30 + 10 * 50
     assert gate.in_all(some, "saving", 10) == 5 + 10 * 7
@@ -217,8 +195,7 @@ def test_recipes_that_were_not_done_by_hand_count_as_the_mean_of_those_that_were
     assert any("1 of 2 recipes were measured" in note for note in gate.notes(found(peer=peer)))
 
 
-def test_notes_say_what_went_wrong_and_where_baselines_differ(scripts):
-    gate, _ = scripts
+def test_notes_say_what_went_wrong_and_where_baselines_differ():
     said = gate.notes(found(complaints=["no-op: no such cell"]))
     assert said[0] == "COMPLAINT: no-op: no such cell"
     assert any("hellaswag: by 2 of 10 items" in note for note in said)
@@ -226,15 +203,15 @@ def test_notes_say_what_went_wrong_and_where_baselines_differ(scripts):
 
 
 @pytest.mark.real
-def test_the_texts_of_the_tiers_windows_are_what_lm_eval_is_given(scripts, work):
+def test_the_texts_of_the_tiers_windows_are_what_lm_eval_is_given(work):
     (work.folder / "cards" / "tiers").mkdir(parents=True)
-    (work.folder / "cards" / "tiers" / "nightly.toml").write_text(scripts[0].toml(work.tier))
+    (work.folder / "cards" / "tiers" / "nightly.toml").write_text(gate.toml(work.tier))
     printed = helper("tasks", work.folder / "cards", work.folder)
     assert 0.99 * 4 * 1023 <= printed["tokens"] <= 4 * 1023
     names = {name.removeprefix("gate_") for name in work.peer_tasks}
     assert {path.stem for path in (work.folder / "tasks").iterdir()} == names
     assert {path.stem for path in (work.folder / "probe").iterdir()} == names
-    for place, documents in (("tasks", 2), ("probe", math.ceil(2 / scripts[1].PROBE_SHARE))):
+    for place, documents in (("tasks", 2), ("probe", math.ceil(2 / gate_peer.PROBE_SHARE))):
         rows = (work.folder / "rows" / f"wiki-embedded-{place}.jsonl").read_text().splitlines()
         assert len(rows) == documents
 

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from web import Web
 
 from superweight.checkpoint import Cache
+from support.web import Web
 
 WORDS = ["<unk>", "<s>", "</s>", "the", "a", "model", "weight", "super", "layer", "row", "column", "of", "in", "is"]
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from superweight.checkpoint import load_model, open_directory
 from superweight.checkpoint.account import account
 from superweight.errors import InfraError
-from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
+from support.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 NORM = "model.norm.weight"
 QUERY = "model.layers.1.self_attn.q_proj.weight"

@@ -14,7 +14,7 @@ from superweight.compress.identity import baseline, no_op
 from superweight.compress.rtn import apply
 from superweight.compress.w8a8 import apply as w8a8
 from superweight.errors import InfraError
-from tiny import DENSE, load, tiny_model, tiny_tokenizer
+from support.tiny import DENSE, load, tiny_model, tiny_tokenizer
 
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "ffn_config")
 EXPERTS = 8

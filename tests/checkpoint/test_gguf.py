@@ -9,7 +9,7 @@ from superweight.cards.source import GgufSource, WheelSource
 from superweight.checkpoint import fetch_file, load_model, resolve
 from superweight.checkpoint.gguf_header import read_gguf_header
 from superweight.errors import InfraError
-from tiny_gguf import HEADS, HIDDEN, INNER, LAYERS, TOKENS, write_gguf
+from support.tiny_gguf import HEADS, HIDDEN, INNER, LAYERS, TOKENS, write_gguf
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_embedded_model(embedded):
 
 @pytest.mark.parametrize("length", [[512], "512", {}])
 def test_a_tokenizer_that_loads_and_does_not_work_is_refused(tmp_path, length):
-    from tiny import tiny_model, tiny_tokenizer
+    from support.tiny import tiny_model, tiny_tokenizer
 
     tiny_model("llama", layers=1).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from superweight.checkpoint import load_model
 from superweight.checkpoint.files import open_directory
 from superweight.errors import InfraError
-from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
+from support.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 
 def saved(directory, kind="llama"):

@@ -6,7 +6,7 @@ import torch
 
 from superweight.compress import Context, apply
 from superweight.evaluate import Scorer, perplexity
-from tiny import TAUGHT, load, tiny_model, tiny_text, tiny_tokenizer, trained
+from support.tiny import TAUGHT, load, tiny_model, tiny_text, tiny_tokenizer, trained
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3_moe"])

@@ -15,7 +15,7 @@ from superweight.detect.null import Suspects, null_groups
 from superweight.detect.text import make_prompt, make_windows
 from superweight.detect.trace import trace
 from superweight.errors import InfraError
-from tiny import HIDDEN, INNER, Plant, load, tiny, tiny_model, tiny_text, tiny_tokenizer
+from support.tiny import HIDDEN, INNER, Plant, load, tiny, tiny_model, tiny_text, tiny_tokenizer
 
 WHERE = Coordinate(layer=1, row=5, column=7)
 

@@ -7,7 +7,7 @@ import torch
 
 from superweight.cards.base import Coordinate
 from superweight.detect import detect
-from tiny import ARCHITECTURES, FOLLOWS, MIXTURES, WORDS, Plant, tiny
+from support.tiny import ARCHITECTURES, FOLLOWS, MIXTURES, WORDS, Plant, tiny
 
 POST_NORM = ("olmo2", "gemma2", "gemma3_text")
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_likelihood import KINDS, requests
+from test_scorer import KINDS, requests
 
 from superweight.forward.layer_cache import Beginnings
 from superweight.forward.scorer import Scorer

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from test_likelihood import KINDS, plain_scores
+from test_scorer import KINDS, plain_scores
 
 from superweight.forward.packing import Cost, Request, batches, groups
 from superweight.forward.scorer import Scorer

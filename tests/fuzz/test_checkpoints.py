@@ -13,7 +13,7 @@ from fuzz.damage import NASTY, Damage, byte_damage, every_damage, json_damage, t
 from fuzz.outcome import outcome
 from superweight.checkpoint import load_model
 from superweight.checkpoint.files import open_directory
-from tiny import tiny_model, tiny_tokenizer
+from support.tiny import tiny_model, tiny_tokenizer
 
 TEXT = "w3 w1 w4 w1 w5 w9 w2 w6"
 WEIGHTS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from by_hand import BASE, baseline, cell, document, weight
 from fuzz.damage import budget, byte_damage, json_damage, tree_damage
 from fuzz.outcome import before_long
 from superweight.cli import main
@@ -25,6 +24,7 @@ from superweight.report import write_run
 from superweight.runs.history import append_run
 from superweight.runs.read import snapshots_of
 from superweight.runs.release_baselines import promote
+from support.by_hand import BASE, baseline, cell, document, weight
 
 WORSE = [nll + 2.0 for nll in BASE]
 SCORES = [1.0] * 60

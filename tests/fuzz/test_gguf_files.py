@@ -8,7 +8,7 @@ from fuzz.damage import byte_damage, every_damage
 from fuzz.outcome import outcome
 from superweight.cards.source import GgufSource
 from superweight.checkpoint import Cache, load_model, resolve
-from tiny_gguf import LAYERS, write_gguf
+from support.tiny_gguf import LAYERS, write_gguf
 
 NAME = "tiny.gguf"
 PAIRS = {"mlp.down_proj": "ffn_down", "mlp.up_proj": "ffn_up", "self_attn.v_proj": "attn_v"}

@@ -17,7 +17,7 @@ from fuzz.outcome import inflict, outcome, restore
 from superweight.cards import CorpusCard, TaskCard
 from superweight.checkpoint import Cache
 from superweight.evaluate import Scorer, corpus_text, corpus_tokens, perplexity, prepare_task
-from tiny import tiny, tiny_text
+from support.tiny import tiny, tiny_text
 
 WORDS = [f"w{token - 4}" for token in tiny_text(400, seed=3).tolist()]
 ROWS = [{"text": " ".join(WORDS[i : i + 5]), "choices": ["w1", f"w{i}", "w39"], "label": i % 3} for i in range(2, 26)]

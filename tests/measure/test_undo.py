@@ -1,8 +1,5 @@
 """A recipe is undone to the last bit, or nothing more is measured on the model."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,15 +11,13 @@ from superweight.errors import InfraError
 from superweight.measure.fingerprint import fingerprints
 from superweight.measure.model_under_recipe import ModelBench
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 HELD = "model.layers.1.mlp.down_proj.weight"
 NORM = "model.norm.weight"
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    from tiny import tiny_model, tiny_tokenizer
+    from support.tiny import tiny_model, tiny_tokenizer
 
     directory = tmp_path_factory.mktemp("tiny") / "weights"
     tiny_model("llama").save_pretrained(directory)

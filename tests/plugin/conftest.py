@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 ROOT = Path(__file__).parents[2]
 
 MODEL = """
@@ -64,7 +62,7 @@ date = "2026-01-31"
 def tiny_checkpoint(tmp_path_factory):
     """A directory with a tiny Llama that one planted weight holds together, and that weight's value."""
     from superweight.cards.base import Coordinate
-    from tiny import Plant, tiny
+    from support.tiny import Plant, tiny
 
     where = Coordinate(layer=1, row=5, column=7)
     made = tiny("llama", [Plant(where)])
@@ -77,7 +75,7 @@ def tiny_checkpoint(tmp_path_factory):
 @pytest.fixture
 def project(pytester, tiny_checkpoint, monkeypatch):
     """Suites, conftest and cards in a directory of their own; `project.gate(*options)` runs them in a subprocess."""
-    from tiny import tiny_successors, tiny_text
+    from support.tiny import tiny_successors, tiny_text
 
     root = pytester.path
     shutil.copytree(ROOT / "suites", root / "suites", ignore=shutil.ignore_patterns("__pycache__"))

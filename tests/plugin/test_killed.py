@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LIVES = Path(__file__).with_name("lives.py")
+LIVES = ROOT / "tests" / "support" / "lives.py"
 
 
 def lives(project, store, appends):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tiny import TAUGHT, tiny_text, trained
+from support.tiny import TAUGHT, tiny_text, trained
 
 MODEL = """
 id = "even"

@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-import by_hand
 from superweight.errors import InfraError
 from superweight.evidence import Failure, write_items
 from superweight.report import RunInfo, build_document, read_document, render, to_json
@@ -26,6 +25,7 @@ from superweight.report.page.matrix import matrix
 from superweight.report.shippable import candidate_rows
 from superweight.runs.salvage import salvage
 from superweight.verdict import GateResult, infra_gate, judge_cell
+from support import by_hand
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`{{7*7}}${1}&amp;\x1b[31m-->"
 BROKEN = f"{HOSTILE}\ud800"  # half a surrogate pair, as a data set may hold it

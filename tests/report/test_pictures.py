@@ -7,7 +7,6 @@ import altair as alt
 import pytest
 from test_page import gate, run_of
 
-import by_hand
 from superweight.errors import InfraError
 from superweight.evidence import LayerPeaks, Peak, Size
 from superweight.report.pictures import drawing, gallery
@@ -21,6 +20,7 @@ from superweight.report.pictures.super_weight_scale import scale_picture
 from superweight.report.pictures.theme import log_axis, specification
 from superweight.runs.history import append_run, read_history
 from superweight.runs.read import snapshots_of
+from support import by_hand
 
 SVG = "{http://www.w3.org/2000/svg}"
 

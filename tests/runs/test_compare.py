@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from by_hand import BASE, baseline, cell, document, gates, snapshot, weight
 from superweight.cli import main
 from superweight.report import write_run
 from superweight.report.comparison_text import comparison_markdown, comparison_text
 from superweight.runs.compare import compare_runs
 from superweight.runs.read import read_run, read_snapshots, snapshots_of
+from support.by_hand import BASE, baseline, cell, document, gates, snapshot, weight
 
 WORSE = [b + 1.0 + w for b, w in zip(BASE, [0.002, -0.002] * 4, strict=True)]
 UNSURE = [b + math.log(1.05) + w for b, w in zip(BASE, [0.002, -0.002] * 4, strict=True)]

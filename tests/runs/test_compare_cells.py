@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-import guarded_t
-from by_hand import BASE, CARDS, baseline, cell, gates, perplexity, snapshot, weight, zero_shot
 from superweight.evidence import Failure, Noise, Size
 from superweight.runs.change import overall
 from superweight.runs.compare_cells import changes
 from superweight.runs.environment_diff import environment_alarms, surroundings
+from support import guarded_t
+from support.by_hand import BASE, CARDS, baseline, cell, gates, perplexity, snapshot, weight, zero_shot
 
 MARGIN = math.log(1.05)
 

@@ -6,7 +6,6 @@ import math
 import pandas as pd
 import pytest
 
-from by_hand import BASE, baseline, cell, document, weight
 from superweight.cli import main
 from superweight.errors import InfraError
 from superweight.evidence.seal import sealed
@@ -17,6 +16,7 @@ from superweight.runs.compare import compare_runs
 from superweight.runs.read import read_run, read_snapshots, snapshots_of
 from superweight.runs.release_baselines import promote, read_baseline
 from superweight.runs.salvage import salvage
+from support.by_hand import BASE, baseline, cell, document, weight
 
 PERPLEXITY = math.exp(math.fsum(BASE) / len(BASE))
 SCORES = [1.0] * 60

@@ -6,7 +6,6 @@ import multiprocessing
 
 import pytest
 
-from by_hand import BASE, baseline, cell, document, gates, snapshot
 from superweight.errors import InfraError
 from superweight.evidence import Noise
 from superweight.runs.document import strict_json
@@ -16,6 +15,7 @@ from superweight.runs.look_back import look_back
 from superweight.runs.read import snapshots_of
 from superweight.runs.release_baselines import promote, read_baseline
 from superweight.runs.retrospect import LookBack
+from support.by_hand import BASE, baseline, cell, document, gates, snapshot
 
 
 def at(day):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from by_hand import BASE, baseline, cell, document, snapshot
 from superweight.errors import InfraError
 from superweight.evidence import Failure
 from superweight.runs.read import snapshots_of
 from superweight.runs.release_baselines import baseline_path, first_baseline, objections, promote, read_baseline
+from support.by_hand import BASE, baseline, cell, document, snapshot
 
 
 def good(**more):

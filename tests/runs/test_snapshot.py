@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from by_hand import BASE, baseline, cell, perplexity, snapshot, weight, zero_shot
 from superweight.errors import InfraError
 from superweight.evidence import CellEvidence, Failure, Noise
 from superweight.evidence.compact import compact_json
 from superweight.evidence.seal import sealed
 from superweight.runs.snapshot import PerplexityFigure, read_snapshot, snapshot_text, write_snapshot
+from support.by_hand import BASE, baseline, cell, perplexity, snapshot, weight, zero_shot
 
 
 def noise():

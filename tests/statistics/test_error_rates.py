@@ -2,27 +2,12 @@
 
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import verdicts
 from superweight.statistics.noninferiority import Design, compare_means, compare_scores
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """The benchmark is a script beside its own modules, not a package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import verdicts
-
-        yield verdicts
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +24,33 @@ def evidence():
     }
 
 
-def test_no_error_rate_exceeds_alpha(bench, evidence):
+def test_no_error_rate_exceeds_alpha(evidence):
     """At the margin, where the rates are highest; alpha and three standard errors."""
-    tables, claims = bench.simulate(bench.QUICK, {"perplexity": {}, "zero_shot": evidence["zero_shot"]})
+    tables, claims = verdicts.simulate(verdicts.QUICK, {"perplexity": {}, "zero_shot": evidence["zero_shot"]})
     assert claims.broken() == []
     assert len(claims.measured) == 40 + 8
     assert max(rate for _, rate in claims.measured) > 0.02, "so low a rate would be a test that never decides"
-    assert bench.verdict(claims).startswith("HOLDS: all 48")
+    assert verdicts.verdict(claims).startswith("HOLDS: all 48")
     rows = {table.title: table.rows for table in tables}
     toss = rows["0/1 scores: wrong verdicts on a model exactly at the margin"][0]["tolerance"]
     assert all(45 < float(side) < 56 for side in toss.split(" / "))
 
 
-def test_a_broken_claim_is_told(bench):
-    claims = bench.Claims(bench.QUICK)
-    claims.rate("always wrong", np.array([bench.sim.PASS] * 10), bench.sim.PASS)
-    claims.rate("never wrong", np.array([bench.sim.OPEN] * 10), bench.sim.PASS)
-    assert bench.verdict(claims) == "BROKEN: 1 of 2 error rates exceed 3.55%:\n- 100.00%: always wrong"
+def test_a_broken_claim_is_told():
+    claims = verdicts.Claims(verdicts.QUICK)
+    claims.rate("always wrong", np.array([verdicts.sim.PASS] * 10), verdicts.sim.PASS)
+    claims.rate("never wrong", np.array([verdicts.sim.OPEN] * 10), verdicts.sim.PASS)
+    assert verdicts.verdict(claims) == "BROKEN: 1 of 2 error rates exceed 3.55%:\n- 100.00%: always wrong"
 
 
-def known(verdicts):
+def known(comparisons):
     """1, 0 and −1 from a comparison's p-values."""
-    return [1 if c.p_pass <= 0.025 else -1 if c.p_regression <= 0.025 else 0 for c in verdicts]
+    return [1 if c.p_pass <= 0.025 else -1 if c.p_regression <= 0.025 else 0 for c in comparisons]
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.05, 0.1])
-def test_simulated_scores_are_judged_as_real_ones_are(bench, loss):
-    sim = bench.sim
+def test_simulated_scores_are_judged_as_real_ones_are(loss):
+    sim = verdicts.sim
     scores = sim.draw_scores(np.random.default_rng(1), 60, 230, sim.Truth(loss, 0.12), 50)
     assert scores.n.tolist() == [50, 100, 150, 200, 230]
     rows = list(zip(scores.gained.tolist(), scores.lost.tolist(), strict=True))
@@ -83,8 +68,8 @@ def test_simulated_scores_are_judged_as_real_ones_are(bench, loss):
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.05, 0.12])
-def test_simulated_windows_are_judged_as_real_ones_are(bench, evidence, loss):
-    sim = bench.sim
+def test_simulated_windows_are_judged_as_real_ones_are(evidence, loss):
+    sim = verdicts.sim
     pairs = sim.Windows(*(np.array([evidence["perplexity"]["wiki"][recipe]]) for recipe in ("baseline", "w8a8")))
     windows = sim.draw_windows(np.random.default_rng(2), 60, 12, loss, pairs)
     losses = (windows.candidate - windows.baseline).tolist()
@@ -97,8 +82,8 @@ def test_simulated_windows_are_judged_as_real_ones_are(bench, evidence, loss):
         assert ([verdict], spent) == (known([first]), first.n / 12)
 
 
-def test_resampled_windows_have_the_loss_that_is_asked_for(bench, evidence):
-    sim = bench.sim
+def test_resampled_windows_have_the_loss_that_is_asked_for(evidence):
+    sim = verdicts.sim
     pairs = sim.Windows(*(np.array([evidence["perplexity"]["wiki"][recipe]]) for recipe in ("baseline", "w8a8")))
     windows = sim.draw_windows(np.random.default_rng(3), 2000, 40, 0.07, pairs)
     differences = windows.candidate - windows.baseline
@@ -107,15 +92,15 @@ def test_resampled_windows_have_the_loss_that_is_asked_for(bench, evidence):
     assert np.isin(windows.baseline, pairs.baseline).all()
 
 
-def test_drawn_scores_have_the_truth_that_is_asked_for(bench):
-    sim = bench.sim
+def test_drawn_scores_have_the_truth_that_is_asked_for():
+    sim = verdicts.sim
     scores = sim.draw_scores(np.random.default_rng(4), 4000, 500, sim.Truth(0.04, 0.1, accuracy=0.7), 50)
     lost, gained, right = (counts[:, -1].mean() / 500 for counts in (scores.lost, scores.gained, scores.right))
     assert (lost, gained, right) == pytest.approx((0.07, 0.03, 0.7), abs=2e-3)
 
 
-def test_the_other_rules_by_hand(bench):
-    sim = bench.sim
+def test_the_other_rules_by_hand():
+    sim = verdicts.sim
 
     def once(gained, lost, right, n):
         return sim.Scores(*(np.array([[k]]) for k in (gained, lost, right)), np.array([n]))
@@ -135,12 +120,12 @@ def test_the_other_rules_by_hand(bench):
     assert int(sim.plain(windows, 0.05, 0.025, normal=False)[0]) == sim.OPEN
 
 
-def test_the_command(bench, evidence, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "QUICK", bench.Size(200, (50,), (0.05,), (8,)))
+def test_the_command(evidence, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(verdicts, "QUICK", verdicts.Size(200, (50,), (0.05,), (8,)))
     (tmp_path / "figures.json").write_text(json.dumps(evidence), encoding="utf-8")
-    assert bench.read(tmp_path) == bench.read(tmp_path / "figures.json") == evidence
-    assert bench.read(tmp_path / "none") == {"perplexity": {}, "zero_shot": {}}
-    code = bench.main(["--quick", "--evidence", str(tmp_path), "--json", str(tmp_path / "out.json")])
+    assert verdicts.read(tmp_path) == verdicts.read(tmp_path / "figures.json") == evidence
+    assert verdicts.read(tmp_path / "none") == {"perplexity": {}, "zero_shot": {}}
+    code = verdicts.main(["--quick", "--evidence", str(tmp_path), "--json", str(tmp_path / "out.json")])
     text = capsys.readouterr().out
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert code == int("BROKEN" in text)

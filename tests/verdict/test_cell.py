@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from by_hand import BASE, baseline, cell, perplexity, zero_shot
-from judging import MARGIN, card, gates, judged, noise, rules, shifted
 from superweight.evidence import Failure
 from superweight.verdict import gates_of
+from support.by_hand import BASE, baseline, cell, perplexity, zero_shot
+from support.judging import MARGIN, card, gates, judged, noise, rules, shifted
 
 MACHINE = {"device class": "cuda NVIDIA H100 80GB HBM3", "torch": "2.13.0"}
 RIGHT = [1.0] * 200

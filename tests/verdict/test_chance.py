@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import stats
 
-from by_hand import BASE, cell, perplexity, zero_shot
-from judging import answered, card, gates, judged, rules
 from superweight.verdict.chance import guessing, nothing_to_lose
+from support.by_hand import BASE, cell, perplexity, zero_shot
+from support.judging import answered, card, gates, judged, rules
 
 PIQA = "zero-shot:piqa"
 

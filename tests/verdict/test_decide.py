@@ -2,10 +2,10 @@
 
 import pytest
 
-from by_hand import BASE, baseline, cell, perplexity, weight
-from judging import MARGIN, card, judged, lost_with, rules, shifted
 from superweight.evidence import Failure, Sanity
 from superweight.verdict import GateResult, combine, judge_cell, judge_run
+from support.by_hand import BASE, baseline, cell, perplexity, weight
+from support.judging import MARGIN, card, judged, lost_with, rules, shifted
 
 GOOD = baseline()
 DAMAGED = Sanity(declared=["a"], changed=["a", "b"], undeclared=["b"], unchanged=[])

@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import stats
 
-import guarded_t
-from by_hand import BASE, baseline, cell, perplexity, zero_shot
-from judging import MARGIN, answered, card, gates, judged, lost_with, rules, shifted, standard_error
+from support import guarded_t
+from support.by_hand import BASE, baseline, cell, perplexity, zero_shot
+from support.judging import MARGIN, answered, card, gates, judged, lost_with, rules, shifted, standard_error
 
 CELL = "m/rtn"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from by_hand import cell, weight
-from judging import gates
 from superweight.evidence import CellEvidence, Coverage, Sanity
+from support.by_hand import cell, weight
+from support.judging import gates
 
 
 def sanity(declared=("w",), changed=("w",), undeclared=(), unchanged=(), **more):

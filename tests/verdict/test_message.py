@@ -4,8 +4,11 @@ import math
 
 import pytest
 
-from by_hand import BASE, baseline, cell, perplexity, weight, zero_shot
-from judging import (
+from superweight.evidence import Sanity
+from superweight.statistics.noninferiority import compare_means
+from superweight.statistics.power import detectable_loss
+from support.by_hand import BASE, baseline, cell, perplexity, weight, zero_shot
+from support.judging import (
     MARGIN,
     WHOLE,
     answered,
@@ -19,9 +22,6 @@ from judging import (
     shifted,
     standard_error,
 )
-from superweight.evidence import Sanity
-from superweight.statistics.noninferiority import compare_means
-from superweight.statistics.power import detectable_loss
 
 WIKI, PIQA = "perplexity:wiki", "zero-shot:piqa"
 COARSE = {"kind": "rtn", "bits": 4, "granularity": "tensor"}

@@ -5,12 +5,12 @@ import math
 import pytest
 from scipy import stats
 
-import guarded_t
-from by_hand import BASE, perplexity
-from judging import MARGIN, WHOLE, card, losses, part, shifted, standard_error
 from superweight.statistics.noninferiority import Design, compare_means
 from superweight.statistics.power import detectable_loss, n_to_decide
 from superweight.verdict import judge_perplexity
+from support import guarded_t
+from support.by_hand import BASE, perplexity
+from support.judging import MARGIN, WHOLE, card, losses, part, shifted, standard_error
 
 CARD = card("perplexity")
 LONG = [3.0 + 0.01 * (place % 7) for place in range(40)]

@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import stats
 
-import guarded_t
-from by_hand import BASE, cell, perplexity
-from judging import answered, card, gates, rules
+from support import guarded_t
+from support.by_hand import BASE, cell, perplexity
+from support.judging import answered, card, gates, rules
 
 KL = [0.010, 0.014, 0.009, 0.012, 0.011, 0.013, 0.010, 0.012]
 AGREEMENT = [0.97, 0.96, 0.98, 0.95, 0.97, 0.96, 0.97, 0.98]

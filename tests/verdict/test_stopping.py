@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-import guarded_t
-from by_hand import BASE, baseline, cell, perplexity, zero_shot
-from judging import MARGIN, answered, card, gates, judged, losses, lost_with, part, rules, shifted, waiver
 from superweight.verdict import decided, judge_run
+from support import guarded_t
+from support.by_hand import BASE, baseline, cell, perplexity, zero_shot
+from support.judging import MARGIN, answered, card, gates, judged, losses, lost_with, part, rules, shifted, waiver
 
 LONG = [3.0 + 0.01 * (place % 7) for place in range(64)]
 WIKI, PIQA = "perplexity:wiki", "zero-shot:piqa"

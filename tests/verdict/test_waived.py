@@ -2,10 +2,10 @@
 
 import pytest
 
-from by_hand import BASE, baseline, cell, perplexity, weight
-from judging import MARGIN, TODAY, card, gates, judged, lost_with, rules, shifted, waiver
 from superweight.evidence import Failure, Sanity
 from superweight.verdict import judge_run
+from support.by_hand import BASE, baseline, cell, perplexity, weight
+from support.judging import MARGIN, TODAY, card, gates, judged, lost_with, rules, shifted, waiver
 
 WIKI, WEB = "perplexity:wiki", "perplexity:web"
 THEIRS = cell("baseline", "baseline", perplexity={"wiki": perplexity(BASE), "web": perplexity(BASE)})

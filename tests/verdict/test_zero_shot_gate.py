@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-import guarded_t
-from by_hand import perplexity, zero_shot
-from judging import WHOLE, answered, card, rules
 from superweight.evidence import CellEvidence
 from superweight.statistics.noninferiority import Design, compare_means
 from superweight.statistics.power import detectable_loss
 from superweight.verdict import gates_of, judge_zero_shot
+from support import guarded_t
+from support.by_hand import perplexity, zero_shot
+from support.judging import WHOLE, answered, card, rules
 
 CARD = card("zero-shot")
 LOWER = {"higher_is_better": False}

@@ -8,11 +8,11 @@ import socket
 
 import pytest
 import requests
-from web import Page
 
 from superweight.checkpoint.fetching import download as module
 from superweight.checkpoint.fetching.download import Download, download
 from superweight.errors import InfraError
+from support.web import Page
 
 BODY = random.Random(0).randbytes(1_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()

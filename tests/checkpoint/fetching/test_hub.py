@@ -7,11 +7,11 @@ import time
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from web import Page
 
 from superweight.cards.source import HubSource
 from superweight.checkpoint import describe, load_model, resolve
 from superweight.errors import InfraError
+from support.web import Page
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "someone/tiny"

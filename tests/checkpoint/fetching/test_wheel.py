@@ -8,11 +8,11 @@ import sys
 import zipfile
 
 import pytest
-from web import Page
 
 from superweight.cards.source import WheelSource
 from superweight.checkpoint import describe, fetch_file, resolve
 from superweight.errors import InfraError
+from support.web import Page
 
 CONTENT = b"the text of a corpus\n" * 1000
 CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -3,13 +3,13 @@
 import math
 from datetime import date
 
-import guarded_t
-from by_hand import BASE, WHY, perplexity, zero_shot
 from superweight.cards import GateCard, WaiverCard
 from superweight.cards.gate_book import GateBook
 from superweight.evidence import Noise
 from superweight.statistics.noninferiority import Design
 from superweight.verdict import Rules, gates_of, judge_cell
+from support import guarded_t
+from support.by_hand import BASE, WHY, perplexity, zero_shot
 
 TODAY = date(2026, 3, 1)
 WHOLE = Design(early=0.0)  # all of alpha, 2.5 per cent on either side, for one analysis of all items

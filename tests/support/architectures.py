@@ -1,6 +1,5 @@
 """Tiny models of many architectures, with weights large enough for their logits to differ, and a tiny tokenizer."""
 
-import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -78,27 +77,3 @@ def wrap(model, tokenizer=None):
         compute_dtype=torch.float32,
         device=torch.device("cpu"),
     )
-
-
-@pytest.fixture(scope="session")
-def make_loaded():
-    """Build a LoadedModel: `make_loaded("llama", bos=True, max_position_embeddings=64)`."""
-
-    def make(kind, *, bos=None, seed=0, vocabulary=VOCABULARY, **changes):
-        tokenizer = None if bos is None else make_tokenizer(bos)
-        return wrap(make_model(kind, seed, vocabulary, **changes), tokenizer)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def kinds():
-    return tuple(CONFIGS)
-
-
-@pytest.fixture(scope="session")
-def real(embedded):
-    """The embedded model in float32."""
-    from superweight.checkpoint import load_model
-
-    return load_model(embedded, compute_dtype="float32")
