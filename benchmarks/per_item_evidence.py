@@ -15,7 +15,7 @@ import torch
 
 from superweight.cards import Cell, TierPerplexity, TierTask, load_library
 from superweight.evidence import write_text
-from superweight.measure import Workbench
+from superweight.measure import CellMeasurer
 
 MODEL = "smollm2-135m-instruct"
 RECIPES = (
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("-o", type=Path, default=Path(__file__).parent / "evidence" / f"{MODEL}.json")
     options = parser.parse_args()
     library, evidence = load_library(), {}
-    bench = Workbench(library, evidence, device="cpu")
+    bench = CellMeasurer(library, evidence, device="cpu")
     bench.plan(MODEL, [TEXT, *TASKS])
     for recipe in RECIPES:
         cell = Cell(library.models[MODEL], library.recipes[recipe])

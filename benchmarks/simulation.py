@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from superweight.statistics.confidence_sequences import log_capital, t_reach
-from superweight.statistics.noninferiority import Design
+from superweight.statistics.confidence_sequences import log_capital, t_half_width
+from superweight.statistics.noninferiority import ErrorBudget
 from superweight.statistics.proportions import most_lost
-from superweight.statistics.skewness import adjusted, guarded
+from superweight.statistics.skewness import adjusted, skew_guarded_t
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -82,13 +82,13 @@ def exact(scores: Scores, margin: float, alpha: float) -> Verdicts:
     return _verdicts(lost <= passing, gained <= failing)
 
 
-def sequential(scores: Scores, margin: float, design: Design) -> Sequential:
+def sequential(scores: Scores, margin: float, design: ErrorBudget) -> Sequential:
     """This project's analysis after every look, stopping at the first that decides."""
     n = int(scores.n[-1])
     verdicts = exact(scores, margin, design.alpha * design.share(n, n))
     spent = np.ones(len(verdicts))
     undecided = np.arange(len(verdicts))
-    level = -math.log(design.alpha * design.early)
+    level = -math.log(design.alpha * design.early_share)
     for look, items in enumerate(scores.n[:-1]):
         gained, lost = scores.gained[undecided, look], scores.lost[undecided, look]
         found = _verdicts(
@@ -159,11 +159,11 @@ def student(windows: Windows, margin: float, alpha: float) -> Verdicts:
     return _verdicts(special.stdtr(n - 1, low) <= alpha, special.stdtr(n - 1, high) <= alpha)
 
 
-def sequential_t(windows: Windows, margin: float, design: Design) -> Sequential:
+def sequential_t(windows: Windows, margin: float, design: ErrorBudget) -> Sequential:
     """This project's analysis after every window, stopping at the first that decides."""
-    verdicts = student(windows, margin, design.alpha * (1 - design.early))
+    verdicts = student(windows, margin, design.alpha * (1 - design.early_share))
     low, high, n = (column[..., :-1] for column in _guarded_t(windows, margin))
-    reach = np.array([t_reach(int(items), design.alpha * design.early) for items in n])
+    reach = np.array([t_half_width(int(items), design.alpha * design.early_share) for items in n])
     found = _verdicts(low <= -reach, high <= -reach)
     decided = (found != OPEN).any(axis=1)
     first = (found != OPEN).argmax(axis=1)
@@ -215,8 +215,8 @@ def _moments(windows: Windows, margin: float) -> _Moments:
 def _guarded_t(windows: Windows, margin: float) -> tuple[Floats, Floats, Counts]:
     """The statistics that are to be low for a PASS and for a FAIL, at every look; and the looks."""
     moments = _moments(windows, margin)
-    low = guarded(moments.t, moments.skewness, moments.n)
-    return low, guarded(-moments.t, -moments.skewness, moments.n), moments.n
+    low = skew_guarded_t(moments.t, moments.skewness, moments.n)
+    return low, skew_guarded_t(-moments.t, -moments.skewness, moments.n), moments.n
 
 
 def _verdicts(passed: npt.NDArray[np.bool_], failed: npt.NDArray[np.bool_]) -> Verdicts:

@@ -21,7 +21,7 @@ from torch import nn
 from measuring import copy_bandwidth, in_turn, in_words, machine, say, seconds, table, write
 from superweight.cards.recipe import RoundToNearest
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.context import Journal
+from superweight.compress.context import UndoLog
 from superweight.compress.rtn import round_matrix
 from superweight.kernels import compiling
 
@@ -41,14 +41,14 @@ def digest(held: list[LinearWeight]) -> str:
     return found.hexdigest()
 
 
-def keep(held: list[LinearWeight]) -> Journal:
-    journal = Journal(torch.bfloat16)
+def keep(held: list[LinearWeight]) -> UndoLog:
+    journal = UndoLog(torch.bfloat16)
     for weight in held:
         journal.keep(weight)
     return journal
 
 
-def rewrite(held: list[LinearWeight], method: RoundToNearest, journal: Journal) -> None:
+def rewrite(held: list[LinearWeight], method: RoundToNearest, journal: UndoLog) -> None:
     for weight in held:
         round_matrix(method, weight, None, journal)
 
@@ -56,7 +56,7 @@ def rewrite(held: list[LinearWeight], method: RoundToNearest, journal: Journal) 
 def one(held: list[LinearWeight], method: RoundToNearest, repeats: int) -> dict[str, Any]:
     before = digest(held)
     copies = [weight.parameter.data.clone() for weight in held]
-    journals: list[Journal] = []
+    journals: list[UndoLog] = []
 
     def copy() -> None:
         for target, weight in zip(copies, held, strict=True):

@@ -29,11 +29,11 @@ import scipy
 from tabulate import tabulate
 
 import simulation as sim
-from superweight.statistics.noninferiority import Design
+from superweight.statistics.noninferiority import ErrorBudget
 
 ALPHA = 0.025
 #: All of alpha for the analysis of all planned items, and a fifth of it for stopping early.
-FIXED, SEQUENTIAL = Design(ALPHA, early=0.0), Design(ALPHA, early=0.2)
+FIXED, SEQUENTIAL = ErrorBudget(ALPHA, early_share=0.0), ErrorBudget(ALPHA, early_share=0.2)
 #: Items between looks.
 EVERY = 50
 PERPLEXITY_MARGIN = math.log1p(0.05)

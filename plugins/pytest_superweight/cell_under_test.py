@@ -12,7 +12,7 @@ from superweight.evidence import Verdict
 from superweight.verdict import GateResult, JudgedCell
 
 if TYPE_CHECKING:
-    from superweight.measure import Workbench
+    from superweight.measure import CellMeasurer
 
 
 class CellUnderTest:
@@ -69,7 +69,7 @@ class CellUnderTest:
         self.answers[self.cell.id] = judged.verdict
         return judged
 
-    def _after(self, name: str, measure: Callable[[Workbench], None], stage: str = "") -> GateResult:
+    def _after(self, name: str, measure: Callable[[CellMeasurer], None], stage: str = "") -> GateResult:
         """The gate, once measured; where a reference has nothing to show on this model, the gate that says so."""
         try:
             measure(self._session.workbench)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_superweight.signals import told
+from pytest_superweight.signals import read_progress
 from superweight.progress import Step
 
 
@@ -49,7 +49,7 @@ class Crumbs:
         with suppress(OSError):
             begun = self._path(worker, "test").stat().st_mtime_ns
             if self._path(worker, "json").stat().st_mtime_ns >= begun:
-                return told(self.directory).get(worker)
+                return read_progress(self.directory).get(worker)
         return None
 
     def _path(self, worker: str, kind: str) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.session import KEY
-from pytest_superweight.signals import VARIABLE, told
+from pytest_superweight.signals import PROGRESS_DIR_VARIABLE, read_progress
 from pytest_superweight.tally import CellTally, Tally
 from superweight.errors import SuperweightError
 from superweight.progress import duration
@@ -52,7 +52,7 @@ class LiveProgress:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._directory = Path(tempfile.mkdtemp(prefix="superweight-progress-"))
-        os.environ[VARIABLE] = str(self._directory)
+        os.environ[PROGRESS_DIR_VARIABLE] = str(self._directory)
         # while a test runs, descriptor 1 is pytest's: this is the terminal all the same
         self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")
         self._tally: Tally | None = None
@@ -118,7 +118,7 @@ class LiveProgress:
         """Leave nothing behind."""
         self.stop()
         self._terminal.close()
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(PROGRESS_DIR_VARIABLE, None)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self) -> None:
@@ -156,7 +156,7 @@ class LiveProgress:
         from rich.console import Group
         from rich.text import Text
 
-        steps = told(self._directory)
+        steps = read_progress(self._directory)
         seconds = self.tally.seconds_left
         cells = self.tally.cells.values()
         done = [cell for cell in cells if not cell.left]

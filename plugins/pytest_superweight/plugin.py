@@ -16,7 +16,7 @@ from pytest_superweight.options import Settings, add_options
 from pytest_superweight.ordering import cell_of, is_empty, sort_by_cell
 from pytest_superweight.session import KEY, GateSession
 from superweight.errors import GateFailure, InfraError, SuperweightError
-from superweight.gc_pause import no_collection
+from superweight.gc_pause import gc_paused
 
 if TYPE_CHECKING:
     from pytest_superweight.cell_under_test import CellUnderTest
@@ -61,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     session = metafunc.config.stash[KEY]
     try:
-        with no_collection():  # the first call imports and reads the cards
+        with gc_paused():  # the first call imports and reads the cards
             from pytest_superweight.selection import parametrize
 
             parametrize(metafunc, session.matrix, session.tier)
@@ -219,7 +219,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if document is None:
         return
     from superweight.report import terminal_table
-    from superweight.report.overview import headline, reason_lines, remarks, spent
+    from superweight.report.overview import headline, measured_share, reason_lines, remarks
 
     terminalreporter.section("compression gates")
     for line in terminal_table(document).splitlines():  # one by one: a line that cannot be encoded is escaped whole
@@ -229,7 +229,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(headline(document), bold=True, **colour)
     for reason in reason_lines(document)[:10]:
         terminalreporter.write_line(f"  {reason}")
-    if told := spent(document):
+    if told := measured_share(document):
         terminalreporter.write_line(told)
     for line in document.look_back.lines:
         terminalreporter.write_line(line)

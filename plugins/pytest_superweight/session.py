@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.options import TIERS, Settings
-from pytest_superweight.signals import teller
+from pytest_superweight.signals import progress_writer
 from pytest_superweight.tally import Test
-from superweight.gc_pause import no_collection
+from superweight.gc_pause import gc_paused
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
     from pytest_superweight.crumbs import Crumbs
     from pytest_superweight.deaths import Death
     from superweight.cards import Cell, Library, TierCard, TierPerplexity, TierTask
     from superweight.evidence import CellEvidence
-    from superweight.measure import Workbench
+    from superweight.measure import CellMeasurer
     from superweight.report import RunDocument
     from superweight.verdict import GateResult, JudgedCell, Rules
 
@@ -89,11 +89,11 @@ class GateSession:
         return self.library.tiers[self.settings.tier]
 
     @cached_property
-    def workbench(self) -> Workbench:
+    def workbench(self) -> CellMeasurer:
         """Where cells are measured; made, with torch, when the first cell runs."""
-        with no_collection():
+        with gc_paused():
             from superweight.evidence import Store
-            from superweight.measure import Workbench, default_device, share_cores
+            from superweight.measure import CellMeasurer, default_device, share_cores
 
             gc.freeze()  # half a million objects of torch and transformers that stay; collections need not walk them
         name = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -101,14 +101,14 @@ class GateSession:
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
         share_cores(min(workers, len(self.asked)))
         device = self.settings.device or default_device(worker)
-        bench = Workbench(
+        bench = CellMeasurer(
             self.library,
             self.evidence,
             device=device,
             dtype=self.settings.dtype,
             store=None if self.settings.store is None else Store(self.settings.store, waiting=_say),
             stop=self._decided,
-            watch=teller(name, None if self.crumbs is None else self.crumbs.directory),
+            watch=progress_writer(name, None if self.crumbs is None else self.crumbs.directory),
         )
         for model, entries in self.asked.items():
             bench.plan(model, entries)
@@ -145,10 +145,10 @@ class GateSession:
         return gate.p_adjusted * max(1, len(candidates)) <= gate.alpha
 
     def _decided(self, evidence: CellEvidence, gate: str) -> bool:
-        from superweight.verdict import decided
+        from superweight.verdict import may_stop
 
         baseline = self._baseline_of(evidence)
-        return baseline is not None and decided(evidence, gate, baseline, self.rules)
+        return baseline is not None and may_stop(evidence, gate, baseline, self.rules)
 
     def _baseline_of(self, evidence: CellEvidence) -> CellEvidence | None:
         return next((e for e in self.evidence.values() if e.model == evidence.model and e.role == "baseline"), None)

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from superweight.progress import Step
 
-VARIABLE = "SUPERWEIGHT_PROGRESS"
+PROGRESS_DIR_VARIABLE = "SUPERWEIGHT_PROGRESS"
 """Environment variable with the directory of these files; workers inherit it."""
 
 _PAUSE = 0.1  # seconds between two of the same stage
 
 
-def teller(worker: str, directory: Path | None = None) -> Callable[[Step], None]:
+def progress_writer(worker: str, directory: Path | None = None) -> Callable[[Step], None]:
     """What tells of each step, if anybody watches: in this directory, and in the one that the environment names."""
-    directories = [directory, Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None]
+    directories = [
+        directory,
+        Path(os.environ[PROGRESS_DIR_VARIABLE]) if os.environ.get(PROGRESS_DIR_VARIABLE) else None,
+    ]
     paths = [one / f"{worker}.json" for one in directories if one is not None]
     if not paths:
         return lambda _: None
@@ -42,7 +45,7 @@ def teller(worker: str, directory: Path | None = None) -> Callable[[Step], None]
     return tell
 
 
-def told(directory: Path) -> dict[str, Step]:
+def read_progress(directory: Path) -> dict[str, Step]:
     """The last step of each process."""
     from superweight.progress import Step
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from superweight import __version__
 from superweight.errors import InfraError, SuperweightError
-from superweight.gc_pause import no_collection
+from superweight.gc_pause import gc_paused
 from superweight.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -193,9 +193,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _detect(options: argparse.Namespace) -> int:
     card = _library(options).model(options.source)
-    with no_collection():
+    with gc_paused():
         from superweight.checkpoint import Cache, load_model, resolve
-        from superweight.detect import describe, detect
+        from superweight.detect import as_table, detect
         from superweight.measure.environment import default_device
         from superweight.report import strict_json
 
@@ -207,7 +207,7 @@ def _detect(options: argparse.Namespace) -> int:
     if options.json:
         print(strict_json({"model": card.id, "origin": checkpoint.origin, **found.as_dict()}), end="")
     else:
-        print(describe(found, title=f"{card.title}: {checkpoint.origin}"))
+        print(as_table(found, title=f"{card.title}: {checkpoint.origin}"))
     return 0
 
 

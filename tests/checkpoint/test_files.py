@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from superweight.cards.source import DirectorySource
-from superweight.checkpoint import describe, open_directory, resolve
+from superweight.checkpoint import open_directory, planned_downloads, resolve
 from superweight.checkpoint.header import read_header
 from superweight.errors import InfraError
 
@@ -98,13 +98,15 @@ class TestDirectories:
     def test_resolve_and_describe(self, tiny, own_cache):
         source = DirectorySource(kind="directory", path=str(tiny))
         assert resolve(source, own_cache, progress=False).origin == f"directory {tiny}"
-        [planned] = describe(source, own_cache)
+        [planned] = planned_downloads(source, own_cache)
         assert planned.present
         assert planned.size == sum(file.stat().st_size for file in tiny.iterdir())
 
     def test_not_there(self, tmp_path, own_cache):
         refused("not-found", lambda: open_directory(tmp_path / "nowhere"))
-        assert [p.present for p in describe(DirectorySource(kind="directory", path="/nowhere"), own_cache)] == [False]
+        assert [
+            p.present for p in planned_downloads(DirectorySource(kind="directory", path="/nowhere"), own_cache)
+        ] == [False]
 
     def test_a_file_is_no_directory(self, tiny):
         refused("unsupported", lambda: open_directory(tiny / "config.json"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from superweight.cards.base import Coordinate, KnownSuperWeight
-from superweight.detect import Settings, describe, detect, zeroed
+from superweight.detect import Thresholds, as_table, detect, zeroed
 from superweight.detect.ablation import Ablation
 from superweight.detect.candidates import propose
 from superweight.detect.null import Suspects, null_groups
@@ -73,10 +73,10 @@ def test_conv1d_coordinates_are_output_then_input():
 @pytest.mark.parametrize(("bos", "rows"), [("added", (True, False)), ("known", (True, False)), ("absent", (False,))])
 def test_prompt_is_traced_with_and_without_bos(bos, rows):
     loaded = load(tiny_model("llama"), tiny_tokenizer(bos=bos))
-    prompt = make_prompt(loaded, "w1 w2 w3", Settings())
+    prompt = make_prompt(loaded, "w1 w2 w3", Thresholds())
     assert prompt.bos == rows
     assert prompt.ids.tolist() == ([[1, 5, 6]] if len(rows) == 2 else []) + [[5, 6, 7]]
-    windows = make_windows(loaded, tiny_text(600), Settings())
+    windows = make_windows(loaded, tiny_text(600), Thresholds())
     assert (windows[:, 0] == 1).all() == (bos == "added")
     assert windows.shape == (2, 256)
 
@@ -94,7 +94,7 @@ def test_an_activation_that_only_bos_creates(bos):
     mlp = model.model.layers[1].mlp
     mlp.gate_proj.weight[7] = mlp.up_proj.weight[7] = only / HIDDEN**0.5
     mlp.down_proj.weight[5, 7] = 50.0
-    found = propose(loaded, make_prompt(loaded, "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10", Settings()), Settings())
+    found = propose(loaded, make_prompt(loaded, "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10", Thresholds()), Thresholds())
     if bos == "absent":
         assert found.candidates == ()
     else:
@@ -105,8 +105,8 @@ def test_an_activation_that_only_bos_creates(bos):
 def test_decomposition_is_that_of_the_down_projection(planted):
     """Feeds at a massive entry reproduce what the down projection wrote there, the router's weight included."""
     model = tiny("mixtral", [Plant(Coordinate(layer=1, expert=2, row=5, column=7))])
-    prompt = make_prompt(model.loaded, model.prompt, Settings())
-    seen = trace(model.loaded, prompt, Settings())
+    prompt = make_prompt(model.loaded, model.prompt, Thresholds())
+    seen = trace(model.loaded, prompt, Thresholds())
     entry = next(entry for entry in seen.entries if entry.layer == 1)
     feeds = seen.feeds[1, entry.place]
     assert len(feeds) == 2  # experts a token
@@ -162,7 +162,7 @@ def test_null_weights_are_the_nearest_in_magnitude_and_not_suspect():
 def test_interval_is_students_t_over_blocks(planted):
     """Against a by-hand computation for a known difference."""
     ablation = Ablation(
-        planted.loaded, make_windows(planted.loaded, planted.text, Settings()), confidence=0.99, block=4
+        planted.loaded, make_windows(planted.loaded, planted.text, Thresholds()), confidence=0.99, block=4
     )
     reference = torch.zeros(12, dtype=torch.float64)
     difference = torch.tensor([0.0] * 4 + [1.0] * 4 + [2.0] * 4, dtype=torch.float64)
@@ -186,12 +186,12 @@ def test_as_json_and_as_text(planted):
     weight = document["super_weights"][0]
     assert {"layer": 1, "expert": None, "row": 5, "column": 7, "status": "causal"}.items() <= weight.items()
     assert {"layer", "token", "channel", "value"} <= document["super_activations"][weight["activation"]].keys()
-    text = describe(found, title="a tiny model")
+    text = as_table(found, title="a tiny model")
     assert text.startswith("a tiny model\nsuper weights: 1 causal, 0 spoke, 0 inert")
     assert "layer 1 [5, 7]" in text
     unplanted = tiny("llama")
     nothing = detect(unplanted.loaded, prompt=unplanted.prompt, text_ids=unplanted.text)
-    assert "super weights: none" in describe(nothing, title="")
+    assert "super weights: none" in as_table(nothing, title="")
 
 
 def test_bad_input_is_refused(planted):
@@ -218,7 +218,7 @@ def test_candidates_that_only_matter_all_together():
     one, two = WHERE, Coordinate(layer=1, row=17, column=9)
     model = tiny("llama", [Plant(one), Plant(two)])
     inert = Coordinate(layer=3, row=1, column=1)
-    settings = Settings(floor=2.0)  # what either alone does is below it
+    settings = Thresholds(floor=2.0)  # what either alone does is below it
     found = detect(model.loaded, prompt=model.prompt, text_ids=model.text, known=[known(inert)], settings=settings)
     assert {weight.coordinate: (weight.status, weight.group) for weight in found.super_weights} == {
         one: ("spoke", "all"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_scorer import KINDS, requests
 
-from superweight.forward.layer_cache import Beginnings
+from superweight.forward.layer_cache import LayerInputCache
 from superweight.forward.scorer import Scorer
 
 WINDOWS = torch.randint(3, 211, (3, 40), generator=torch.Generator().manual_seed(1))
@@ -25,15 +25,15 @@ def test_figures_are_those_of_whole_passes(make_loaded, kind):
     loaded = make_loaded(kind)
     plain, sparing = Scorer(loaded), Scorer(loaded)
     sparing.begin_with(loaded.architecture.layers)
-    assert sparing.beginnings is not None
+    assert sparing.layer_inputs is not None
     uncompressed = figures(plain)
     for number, factor in enumerate((0.5, 1.5, 3.0)):
-        sparing.beginnings.first = 1
+        sparing.layer_inputs.first = 1
         change(loaded, 1, factor)
         assert figures(sparing) == figures(plain) != uncompressed
-        assert (sparing.beginnings.reused > 0) == (number > 0)
+        assert (sparing.layer_inputs.reused > 0) == (number > 0)
         change(loaded, 1, 1 / factor)
-    sparing.beginnings.first = 0
+    sparing.layer_inputs.first = 0
     assert figures(sparing) == figures(plain)
 
 
@@ -44,18 +44,18 @@ def test_layers_that_nothing_changed_are_not_run(make_loaded):
     ran = []
     for number, layer in enumerate(loaded.architecture.layers):
         layer.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
-    scorer.beginnings.first = 4
+    scorer.layer_inputs.first = 4
     scorer.window_nll(WINDOWS[:1])
     assert ran == [0, 1, 2, 3, 4, 5]
     ran.clear()
     scorer.window_nll(WINDOWS[:1])
     assert ran == [4, 5]
     ran.clear()
-    scorer.beginnings.first = 5  # what enters layer 4 is still what the checkpoint makes it
+    scorer.layer_inputs.first = 5  # what enters layer 4 is still what the checkpoint makes it
     scorer.window_nll(WINDOWS[:1])
     assert ran == [4, 5]
     ran.clear()
-    scorer.beginnings.first = 3
+    scorer.layer_inputs.first = 3
     scorer.window_nll(WINDOWS[:1])
     assert ran == [0, 1, 2, 3, 4, 5]
     ran.clear()
@@ -67,25 +67,25 @@ def test_another_kernel_is_another_pass(make_loaded):
     loaded = make_loaded("llama")
     scorer = Scorer(loaded)
     scorer.begin_with(loaded.architecture.layers)
-    scorer.beginnings.first = 1
+    scorer.layer_inputs.first = 1
     scorer.window_nll(WINDOWS)
     loaded.model.set_attn_implementation("eager")
     scorer.window_nll(WINDOWS)
-    assert scorer.beginnings.reused == 0
+    assert scorer.layer_inputs.reused == 0
 
 
 def test_what_is_kept_is_bounded(make_loaded):
     loaded = make_loaded("llama")
     scorer = Scorer(loaded, batch_tokens=40)
     one = 40 * 32 * 4  # bytes: tokens of a window, channels, float32
-    scorer.beginnings = Beginnings(loaded.architecture.layers, kept_bytes=2 * one)
-    scorer.beginnings.first = 1
+    scorer.layer_inputs = LayerInputCache(loaded.architecture.layers, kept_bytes=2 * one)
+    scorer.layer_inputs.first = 1
     first = scorer.window_nll(WINDOWS)
     assert scorer.window_nll(WINDOWS) == first
-    assert scorer.beginnings.reused == 2
-    scorer.beginnings.forget()
+    assert scorer.layer_inputs.reused == 2
+    scorer.layer_inputs.forget()
     scorer.window_nll(WINDOWS)
-    assert scorer.beginnings.reused == 2
+    assert scorer.layer_inputs.reused == 2
 
 
 def test_a_model_whose_layers_hand_on_more_than_states_computes_everything(make_loaded):
@@ -97,4 +97,4 @@ def test_a_model_whose_layers_hand_on_more_than_states_computes_everything(make_
     last.forward = lambda *args, **kwargs: after(*args, **kwargs) * (notes.pop() if notes else 1.0)
     scorer = Scorer(loaded)
     scorer.begin_with(loaded.architecture.layers)
-    assert scorer.beginnings is None
+    assert scorer.layer_inputs is None

@@ -57,7 +57,7 @@ def test_continuations_are_those_of_plain_calls(make_loaded, kind):
     loaded = make_loaded(kind)
     pairs = requests(211)
     scorer = Scorer(loaded, batch_tokens=128)
-    assert scorer.sharing.rows == (kind not in NOT_PACKED)
+    assert scorer.sharing.packed_rows == (kind not in NOT_PACKED)
     found = scorer.continuations(pairs, max_length=100)
     for (context, continuation), (value, greedy) in zip(pairs, found, strict=True):
         expected, best = plain_scores(loaded.model, context, continuation)

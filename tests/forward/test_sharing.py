@@ -30,7 +30,7 @@ def test_questions_that_share_their_examples_get_the_scores_of_plain_calls(make_
     loaded = make_loaded(kind)
     pairs = few_shot()
     scorer = Scorer(loaded, batch_tokens=128)
-    assert scorer.sharing.stems == (kind != "mamba")
+    assert scorer.sharing.cached_prefix == (kind != "mamba")
     scorer._cost = FREE  # so that tiny models share what large ones do
     lengths = _lengths(loaded)
     found = scorer.continuations(pairs, max_length=127)
@@ -120,8 +120,8 @@ def test_batches_are_about_equally_full():
 def test_a_model_that_shares_nothing_says_why(make_loaded, kind, why):
     changes = {"sliding_window": 16} if kind == "mistral" else {}
     scorer = Scorer(make_loaded(kind, **changes))
-    assert not (scorer.sharing.rows)
-    assert not (scorer.sharing.stems)
+    assert not (scorer.sharing.packed_rows)
+    assert not (scorer.sharing.cached_prefix)
     assert why in scorer.sharing.why_not
     assert str(scorer.sharing).startswith("each answer is computed alone: ")
 

@@ -16,7 +16,7 @@ from fuzz.damage import NASTY, budget, byte_damage, line_damage, tree_damage
 from fuzz.outcome import before_long
 from superweight.errors import InfraError
 from superweight.evidence import Store, content_key
-from superweight.measure.batches import take
+from superweight.measure.batches import measure_batches
 
 WHATS = ({"corpus": "wiki", "recipe": "rtn"}, {"corpus": "wiki", "recipe": "awq"})
 KEYS = [content_key(**what) for what in WHATS]
@@ -44,7 +44,7 @@ def pristine(tmp_path_factory):
     """Two measurements, the second of which was cut off after four batches."""
     root = tmp_path_factory.mktemp("pristine")
     for what, batches in zip(WHATS, (BATCHES, BATCHES[:4]), strict=True):
-        take(Store(root), what, batches, lambda batch, what=what: measured(what, batch))
+        measure_batches(Store(root), what, batches, lambda batch, what=what: measured(what, batch))
     return root
 
 
@@ -92,7 +92,7 @@ def check(pristine, changes):
 
             try:
                 peeked = Store(root).peek(key)
-                taken = take(Store(root), what, BATCHES, measure)
+                taken = measure_batches(Store(root), what, BATCHES, measure)
             except InfraError as error:
                 refused = str(error)
             else:
@@ -109,7 +109,7 @@ def check(pristine, changes):
             if not again:
                 assert taken.since
             kept_aside(root / name, before, [str(one.message) for one in told])
-            assert take(Store(root), what, BATCHES, measure).items == expected(what)
+            assert measure_batches(Store(root), what, BATCHES, measure).items == expected(what)
             assert again == BATCHES[len(peeked) :], "measured a third time"
         assert not list(root.rglob("*.damaged")), "a copy that was not finished"
 
@@ -138,6 +138,9 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
     with before_long():
-        for use in (lambda: Store(tmp_path).peek(KEYS[0]), lambda: take(Store(tmp_path), WHATS[0], BATCHES, list)):
+        for use in (
+            lambda: Store(tmp_path).peek(KEYS[0]),
+            lambda: measure_batches(Store(tmp_path), WHATS[0], BATCHES, list),
+        ):
             with pytest.raises(InfraError, match="is a pipe or a device, not a file"):
                 use()

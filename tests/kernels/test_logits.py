@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from superweight.kernels.logits import Memory, divergence_, first_of_largest, log_probabilities_
+from superweight.kernels.logits import Workspace, divergence_, first_of_largest, log_probabilities_
 
 ROWS, VOCABULARY = 7, 200
 
@@ -60,7 +60,7 @@ def test_of_equal_largest_values_the_first_counts(count):
 
 
 def test_memory_is_used_again():
-    memory, cpu = Memory(), torch.device("cpu")
+    memory, cpu = Workspace(), torch.device("cpu")
     first = memory.take("a", 3, 8, cpu)
     assert memory.take("a", 8, 2, cpu).data_ptr() == first.data_ptr()
     assert memory.take("b", 3, 8, cpu).data_ptr() != first.data_ptr()

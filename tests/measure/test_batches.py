@@ -4,7 +4,7 @@ import pytest
 
 from superweight.errors import InfraError
 from superweight.evidence import Store
-from superweight.measure.batches import take, take_one
+from superweight.measure.batches import measure_batches, measure_once
 
 WHAT = {"model": "m", "measured": "x"}
 BATCHES = [[0, 1], [2, 3], [4]]
@@ -32,11 +32,11 @@ ALL = [{"item": number, "value": number / 3} for number in range(5)]
 @pytest.mark.parametrize("kept", [False, True])
 def test_everything_is_measured_once_and_in_order(tmp_path, kept):
     store, meter = Store(tmp_path) if kept else None, Meter()
-    taken = take(store, WHAT, BATCHES, meter, begin=meter.begin)
+    taken = measure_batches(store, WHAT, BATCHES, meter, begin=meter.begin)
     assert (taken.items, taken.since) == (ALL, "")
     assert (meter.asked, meter.begun) == (BATCHES, 1)
     again = Meter()
-    second = take(store, WHAT, BATCHES, again, begin=again.begin)
+    second = measure_batches(store, WHAT, BATCHES, again, begin=again.begin)
     assert second.items == ALL
     assert again.begun == (0 if kept else 1)
     assert bool(second.since) == kept
@@ -46,9 +46,9 @@ def test_everything_is_measured_once_and_in_order(tmp_path, kept):
 def test_what_failed_half_way_goes_on_from_there(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(InfraError):
-        take(store, WHAT, BATCHES, Meter(fail_at=[2, 3]))
+        measure_batches(store, WHAT, BATCHES, Meter(fail_at=[2, 3]))
     meter = Meter()
-    taken = take(store, WHAT, BATCHES, meter, begin=meter.begin)
+    taken = measure_batches(store, WHAT, BATCHES, meter, begin=meter.begin)
     assert taken.items == ALL
     assert meter.asked == BATCHES[1:]
     assert (meter.begun, taken.since) == (1, "")
@@ -56,9 +56,9 @@ def test_what_failed_half_way_goes_on_from_there(tmp_path):
 
 def test_anything_else_is_measured_anew(tmp_path):
     store = Store(tmp_path)
-    take(store, WHAT, BATCHES, Meter())
+    measure_batches(store, WHAT, BATCHES, Meter())
     meter = Meter()
-    take(store, WHAT | {"recipe": "other"}, BATCHES, meter)
+    measure_batches(store, WHAT | {"recipe": "other"}, BATCHES, meter)
     assert meter.asked == BATCHES
 
 
@@ -68,30 +68,30 @@ def test_a_decision_ends_it_at_the_same_batch_every_time(tmp_path):
     def decided(items):
         return len(items) >= 2
 
-    first = take(store, WHAT, BATCHES, meter, decided=decided)
+    first = measure_batches(store, WHAT, BATCHES, meter, decided=decided)
     assert first.items == ALL[:2]
     again = Meter()
-    assert take(store, WHAT, BATCHES, again, decided=decided).items == ALL[:2]
+    assert measure_batches(store, WHAT, BATCHES, again, decided=decided).items == ALL[:2]
     assert again.asked == []
     to_the_end = Meter()
-    assert take(store, WHAT, BATCHES, to_the_end).items == ALL
+    assert measure_batches(store, WHAT, BATCHES, to_the_end).items == ALL
     assert to_the_end.asked == BATCHES[1:]
-    assert take(store, WHAT, BATCHES, Meter(), decided=decided).items == ALL[:2]
+    assert measure_batches(store, WHAT, BATCHES, Meter(), decided=decided).items == ALL[:2]
 
 
 def test_a_journal_of_something_else_is_begun_again(tmp_path):
     store, meter = Store(tmp_path), Meter()
-    key = take(store, WHAT, BATCHES, Meter()).key
+    key = measure_batches(store, WHAT, BATCHES, Meter()).key
     with store.journal(key, WHAT) as journal:
         journal.restart()
         journal.append({"batch": 1, "items": []})
-    assert take(store, WHAT, BATCHES, meter).items == ALL
+    assert measure_batches(store, WHAT, BATCHES, meter).items == ALL
     assert meter.asked == BATCHES
 
 
 def test_figures_are_what_they_will_be_read_back_as(tmp_path):
     values = {"a": (1, 2), "b": float("inf"), "c": 0.1 + 0.2, 3: "x"}
-    measured, _ = take_one(Store(tmp_path), WHAT, lambda: dict(values))
-    read, taken = take_one(Store(tmp_path), WHAT, lambda: pytest.fail("measured again"))
+    measured, _ = measure_once(Store(tmp_path), WHAT, lambda: dict(values))
+    read, taken = measure_once(Store(tmp_path), WHAT, lambda: pytest.fail("measured again"))
     assert measured == read == {"a": [1, 2], "b": float("inf"), "c": 0.1 + 0.2, "3": "x"}
     assert taken.since

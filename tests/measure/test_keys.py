@@ -74,31 +74,31 @@ def test_what_does_not_matter_exists():
 )
 def test_variables_that_change_arithmetic(monkeypatch, name, matters):
     monkeypatch.delenv(name, raising=False)
-    before = keys.basis(CPU)
+    before = keys.environment_key(CPU)
     monkeypatch.setenv(name, "1")
-    assert (keys.basis(CPU) != before) == matters
+    assert (keys.environment_key(CPU) != before) == matters
     assert arithmetic.arithmetic_switches().get(name) == ("1" if matters else None)
 
 
 def test_switches_of_torch():
-    before = keys.basis(CPU)
+    before = keys.environment_key(CPU)
     try:
         torch.set_float32_matmul_precision("medium")
-        assert keys.basis(CPU) != before
+        assert keys.environment_key(CPU) != before
     finally:
         torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)
     try:
-        assert keys.basis(CPU) != before
+        assert keys.environment_key(CPU) != before
     finally:
         torch.set_flush_denormal(False)
     with torch.backends.mkldnn.flags(enabled=False):
-        assert keys.basis(CPU) != before
-    assert keys.basis(CPU) == before
+        assert keys.environment_key(CPU) != before
+    assert keys.environment_key(CPU) == before
 
 
 def test_versions_and_python():
-    found = keys.basis(CPU)["versions"]
+    found = keys.environment_key(CPU)["versions"]
     assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert {"torch", "transformers", "numpy", "tokenizers", "accelerate"} <= set(found)
 

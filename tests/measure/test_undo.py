@@ -9,7 +9,7 @@ from superweight.checkpoint import Cache
 from superweight.compress import Applied
 from superweight.errors import InfraError
 from superweight.measure.fingerprint import fingerprints
-from superweight.measure.model_under_recipe import ModelBench
+from superweight.measure.model_under_recipe import ModelUnderRecipe
 
 HELD = "model.layers.1.mlp.down_proj.weight"
 NORM = "model.norm.weight"
@@ -27,7 +27,9 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def bench(weights, tmp_path):
-    made = ModelBench(model_from_argument(str(weights)), load_library(), Cache(tmp_path), device="cpu", dtype=None)
+    made = ModelUnderRecipe(
+        model_from_argument(str(weights)), load_library(), Cache(tmp_path), device="cpu", dtype=None
+    )
     vars(made)["protected"] = {}  # no need to look for super weights that nobody planted
     return made
 

@@ -14,7 +14,7 @@ from pytest_superweight import memory
 from pytest_superweight.crumbs import Crumbs
 from pytest_superweight.deaths import Death, Watchman
 from pytest_superweight.memory import Kills
-from pytest_superweight.signals import teller
+from pytest_superweight.signals import progress_writer
 from superweight.progress import Step
 
 GIB = 2**30
@@ -104,12 +104,12 @@ def test_crumbs_tell_what_a_worker_did_last(tmp_path):
     assert crumbs.started("gw0") == ""
     assert crumbs.wanted("gw0") == {("m/rtn", "sanity")}
     step = Step(cell="m/rtn", stage="perplexity:w", done=3, planned=8)
-    teller("gw0", tmp_path)(step)
+    progress_writer("gw0", tmp_path)(step)
     crumbs.starts("gw0", "suites/test_a.py::test_ü[m/rtn]")
     os.utime(tmp_path / "gw0.json", ns=(1, 1))
     assert crumbs.started("gw0") == "suites/test_a.py::test_ü[m/rtn]"
     assert crumbs.step("gw0") is None, "that was in the test before"
-    teller("gw0", tmp_path)(step)
+    progress_writer("gw0", tmp_path)(step)
     assert crumbs.step("gw0") == step
     (tmp_path / "gw0.wanted").write_text("{", encoding="utf-8")
     assert crumbs.wanted("gw0") == set()
@@ -126,6 +126,6 @@ def test_a_directory_that_is_not_there_costs_nothing(tmp_path):
 def test_who_watches_sees_the_steps_as_well(tmp_path, monkeypatch):
     monkeypatch.setenv("SUPERWEIGHT_PROGRESS", str(tmp_path))
     (tmp_path / "crumbs").mkdir()
-    teller("gw0", tmp_path / "crumbs")(Step(cell="m/rtn", stage="s", done=1, planned=2))
+    progress_writer("gw0", tmp_path / "crumbs")(Step(cell="m/rtn", stage="s", done=1, planned=2))
     told = [json.loads((place / "gw0.json").read_text()) for place in (tmp_path, tmp_path / "crumbs")]
     assert told[0] == told[1]

@@ -84,14 +84,14 @@ def test_the_command_line_imports_what_it_is_asked_for(arguments, light):
 def test_the_collector_is_left_as_it_was_found():
     import gc
 
-    from superweight.gc_pause import no_collection
+    from superweight.gc_pause import gc_paused
 
-    with no_collection():
+    with gc_paused():
         assert not gc.isenabled()
-        with no_collection():
+        with gc_paused():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(KeyError), no_collection():
+    with pytest.raises(KeyError), gc_paused():
         raise KeyError
     assert gc.isenabled()

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from pytest_superweight.live import _step as drawn_step
-from pytest_superweight.signals import VARIABLE, teller, told
+from pytest_superweight.signals import PROGRESS_DIR_VARIABLE, progress_writer, read_progress
 from pytest_superweight.tally import Tally
 from superweight.progress import Step
 
@@ -72,16 +72,16 @@ def test_a_step_in_words(step, said):
 
 
 def test_steps_are_told_from_process_to_process(tmp_path, monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    teller("gw0")(Step("m/rtn", "sanity"))
-    assert told(tmp_path) == {}
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    tell = teller("gw0")
+    monkeypatch.delenv(PROGRESS_DIR_VARIABLE, raising=False)
+    progress_writer("gw0")(Step("m/rtn", "sanity"))
+    assert read_progress(tmp_path) == {}
+    monkeypatch.setenv(PROGRESS_DIR_VARIABLE, str(tmp_path))
+    tell = progress_writer("gw0")
     for done in (0, 50):  # the second comes too soon after the first to be worth a file
         tell(Step("m/rtn", "zero-shot:piqa", done, 200))
-    teller("gw1")(Step("m/clip", "sanity"))
+    progress_writer("gw1")(Step("m/clip", "sanity"))
     (tmp_path / "gw2.json").write_text("{")
-    assert told(tmp_path) == {"gw0": Step("m/rtn", "zero-shot:piqa", 0, 200), "gw1": Step("m/clip", "sanity")}
+    assert read_progress(tmp_path) == {"gw0": Step("m/rtn", "zero-shot:piqa", 0, 200), "gw1": Step("m/clip", "sanity")}
 
 
 def on_terminal(root, *options, ci=""):

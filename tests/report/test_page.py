@@ -17,7 +17,7 @@ from superweight.report import RunInfo, build_document, read_document, render, t
 from superweight.report.badge import badge
 from superweight.report.export import write_export
 from superweight.report.format import difference as told_difference
-from superweight.report.overview import fixes, reason_lines
+from superweight.report.overview import reason_lines, suggestions
 from superweight.report.page import render_html
 from superweight.report.page.flips import flipped
 from superweight.report.page.interval import interval_svg
@@ -326,7 +326,7 @@ def test_what_passes_is_what_to_ship_instead():
     document = run_of(
         (by_hand.cell("a"), [bad]), (by_hand.cell("b"), [gate()]), (by_hand.cell("c", size=None), [gate()])
     )
-    assert [fix.sentence for fix in fixes(document)] == [
+    assert [fix.sentence for fix in suggestions(document)] == [
         "Ship b (8.00 bits per weight) instead: it passes in this run",
         "Smaller groups",
     ]

@@ -7,8 +7,8 @@ import pytest
 
 from superweight.evidence import Failure, Noise, Size
 from superweight.runs.change import overall
-from superweight.runs.compare_cells import changes
-from superweight.runs.environment_diff import environment_alarms, surroundings
+from superweight.runs.compare_cells import compare_cells
+from superweight.runs.environment_diff import baseline_moved, environment_diff
 from support import guarded_t
 from support.by_hand import BASE, CARDS, baseline, cell, gates, perplexity, snapshot, weight, zero_shot
 
@@ -31,7 +31,7 @@ def answers(lost, gained=0, n=400):
 def compared(before, after, *, recipe="rtn", more=None, **settings):
     """The changes of one candidate, by gate."""
     one, other = snapshot(baseline(), before), snapshot(baseline(), after, **settings)
-    found = changes(one, other, gates)
+    found = compare_cells(one, other, gates)
     return {change.gate: change for change in found if change.recipe == recipe}
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_compared_says_why_and_is_not_green(before, after, gate, 
     assert words in found.message
     assert found.blocks
     one, other = (snapshot(baseline(), side) for side in (before, after))
-    assert overall(changes(one, other, gates)) == "CANNOT COMPARE"
+    assert overall(compare_cells(one, other, gates)) == "CANNOT COMPARE"
 
 
 def test_an_edited_item_is_another_item():
@@ -178,7 +178,7 @@ def test_an_edited_item_is_another_item():
 
 
 def test_a_kind_without_a_card_is_not_judged():
-    found = changes(snapshot(baseline()), snapshot(baseline()), lambda *_: None)
+    found = compare_cells(snapshot(baseline()), snapshot(baseline()), lambda *_: None)
     assert [(change.verdict, change.reason) for change in found] == [("CANNOT COMPARE", "no-card")]
 
 
@@ -190,7 +190,7 @@ def test_margins_are_those_of_the_model_the_recipe_and_the_text():
         return CARDS[kind].model_copy(update={"margin": 0.5, "id": "wide"})
 
     one, other = snapshot(cell(nll=BASE, scores=[1.0])), snapshot(cell(nll=shifted(0.2), scores=[1.0]))
-    found = {change.gate: change for change in changes(one, other, wide)}
+    found = {change.gate: change for change in compare_cells(one, other, wide)}
     assert found["perplexity:wiki"].verdict == "PASS"
     assert (found["perplexity:wiki"].margin, found["perplexity:wiki"].card) == (0.5, "wide")
     assert asked == [("perplexity", "m", "rtn", "wiki"), ("zero-shot", "m", "rtn", "piqa")]
@@ -248,20 +248,20 @@ def test_size_and_divergence_are_shown():
 def test_a_candidate_that_is_gone_is_a_regression():
     one = snapshot(baseline(), cell("a", nll=BASE), cell("b", "reference", nll=BASE))
     other = snapshot(baseline(), cell("c", nll=BASE))
-    found = {change.recipe: change for change in changes(one, other, gates) if change.gate == "cell"}
+    found = {change.recipe: change for change in compare_cells(one, other, gates) if change.gate == "cell"}
     assert [(found[r].verdict, found[r].decides) for r in "abc"] == [
         ("REGRESSION", True),
         ("CANNOT COMPARE", False),
         ("NOTE", True),
     ]
-    assert overall(changes(one, other, gates)) == "REGRESSION"
+    assert overall(compare_cells(one, other, gates)) == "REGRESSION"
 
 
 @pytest.mark.parametrize("other", [{"whole": False}, {"tier": "nightly"}])
 def test_what_a_run_was_not_asked_for_is_not_held_against_it(other):
     one = snapshot(baseline(), cell("a", nll=BASE), cell("b", nll=BASE, scores=[1.0] * 200))
     two = snapshot(baseline(), cell("b", nll=BASE), **other)
-    found = changes(one, two, gates)
+    found = compare_cells(one, two, gates)
     assert {(c.recipe, c.gate) for c in found if c.reason == "not-asked"} == {("a", "cell"), ("b", "zero-shot:piqa")}
     assert overall(found) == "PASS"
 
@@ -269,20 +269,20 @@ def test_what_a_run_was_not_asked_for_is_not_held_against_it(other):
 def test_references_and_controls_never_decide():
     one = snapshot(baseline(), cell("a", "reference", BASE), cell("b", "control", BASE))
     other = snapshot(baseline(), cell("a", "reference", shifted(1)), cell("b", "control", shifted(1)))
-    found = changes(one, other, gates)
+    found = compare_cells(one, other, gates)
     assert sum(change.verdict == "REGRESSION" for change in found) == 2
     assert overall(found) == "PASS"
 
 
 def test_undecided_is_not_worse_and_nothing_is_not_green():
     one, other = (snapshot(baseline(), cell(nll=nll)) for nll in (BASE, shifted(MARGIN)))
-    assert overall(changes(one, other, gates)) == "INCONCLUSIVE"
+    assert overall(compare_cells(one, other, gates)) == "INCONCLUSIVE"
     assert overall([]) == "CANNOT COMPARE"
-    assert overall(changes(snapshot(), snapshot(baseline()), gates)) == "CANNOT COMPARE"
+    assert overall(compare_cells(snapshot(), snapshot(baseline()), gates)) == "CANNOT COMPARE"
 
 
 def test_a_worse_uncompressed_model_is_a_regression_too():
-    found = changes(snapshot(baseline()), snapshot(baseline(shifted(1.0), content_hash="d" * 64)), gates)
+    found = compare_cells(snapshot(baseline()), snapshot(baseline(shifted(1.0), content_hash="d" * 64)), gates)
     assert overall(found) == "REGRESSION"
 
 
@@ -291,14 +291,14 @@ def test_surroundings_that_differ_are_listed():
     other = snapshot(
         baseline(content_hash="d" * 64), tier="nightly", environment={"torch": "2.10", "device": "cpu", "cuda": "13"}
     )
-    found = {each.name: (each.before, each.after) for each in surroundings(one, other)}
+    found = {each.name: (each.before, each.after) for each in environment_diff(one, other)}
     assert found == {
         "tier": ("smoke", "nightly"),
         "checkpoint content_hash": ("c" * 64, "d" * 64),
         "torch": ("2.9", "2.10"),
         "cuda": ("", "13"),
     }
-    assert surroundings(one, one) == []
+    assert environment_diff(one, one) == []
 
 
 def noise(mean, sd, n=8):
@@ -319,7 +319,7 @@ def noise(mean, sd, n=8):
 )
 def test_the_same_checkpoint_must_give_the_same_figure_within_its_noise(shift, offset, sd, alarm):
     after = snapshot(baseline([b + shift for b in BASE], noise=noise(offset, sd)), environment={"torch": "3"})
-    found = environment_alarms(snapshot(baseline(), environment={"torch": "2"}), after)
+    found = baseline_moved(snapshot(baseline(), environment={"torch": "2"}), after)
     assert bool(found) == alarm
     if alarm:
         assert "torch 2 → 3" in found[0]
@@ -330,19 +330,17 @@ def test_without_a_repeat_the_scatter_of_the_differences_is_the_noise():
     wobble = [0.01, -0.01] * 4  # standard error 0.01 · sqrt(8/7) / sqrt(8) = 0.00378, times three: 0.0113
     for shift, alarm in ((0.011, False), (0.012, True)):
         after = snapshot(baseline([b + shift + w for b, w in zip(BASE, wobble, strict=True)]))
-        assert bool(environment_alarms(snapshot(baseline()), after)) == alarm
+        assert bool(baseline_moved(snapshot(baseline()), after)) == alarm
 
 
 def test_another_checkpoint_may_give_another_figure():
     other = snapshot(baseline(shifted(1.0), content_hash="d" * 64))
-    assert environment_alarms(snapshot(baseline()), other) == []
-    assert (
-        environment_alarms(snapshot(baseline(content_hash="")), snapshot(baseline(shifted(1.0), content_hash=""))) == []
-    )
+    assert baseline_moved(snapshot(baseline()), other) == []
+    assert baseline_moved(snapshot(baseline(content_hash="")), snapshot(baseline(shifted(1.0), content_hash=""))) == []
 
 
 def test_answers_of_the_uncompressed_model_raise_the_alarm_too():
     before, after = answers(60)
-    found = environment_alarms(snapshot(baseline(None, before)), snapshot(baseline(None, after)))
+    found = baseline_moved(snapshot(baseline(None, before)), snapshot(baseline(None, after)))
     assert len(found) == 1
     assert "acc on piqa 1 → 0.85" in found[0]

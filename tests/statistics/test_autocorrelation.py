@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from superweight.statistics.autocorrelation import inflation
-from superweight.statistics.noninferiority import Design, compare_means
+from superweight.statistics.autocorrelation import variance_inflation
+from superweight.statistics.noninferiority import ErrorBudget, compare_means
 
 
 def chain(generator, n, correlation):
@@ -19,24 +19,24 @@ def test_the_correlation_of_neighbours_by_hand():
     values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
     centred = np.array(values) - 5
     correlation = (centred[:-1] * centred[1:]).mean() / (centred**2).mean() + 1 / 9
-    assert inflation(values, range(9)) == pytest.approx(1 + 2 * correlation * 8 / 9)
-    assert inflation(values[::-1], range(8, -1, -1)) == pytest.approx(inflation(values, range(9)))
+    assert variance_inflation(values, range(9)) == pytest.approx(1 + 2 * correlation * 8 / 9)
+    assert variance_inflation(values[::-1], range(8, -1, -1)) == pytest.approx(variance_inflation(values, range(9)))
 
 
 def test_strangers_and_opposites_and_constants_are_left_alone():
     values = list(np.random.default_rng(1).standard_normal(40))
-    assert inflation(values, range(0, 80, 2)) == 1
-    assert inflation([1.0, -1.0] * 20, range(40)) == 1
-    assert inflation([2.0] * 40, range(40)) == 1
-    assert inflation(values[:5], range(5)) == 1
-    assert inflation([], []) == 1
+    assert variance_inflation(values, range(0, 80, 2)) == 1
+    assert variance_inflation([1.0, -1.0] * 20, range(40)) == 1
+    assert variance_inflation([2.0] * 40, range(40)) == 1
+    assert variance_inflation(values[:5], range(5)) == 1
+    assert variance_inflation([], []) == 1
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.2, 0.35])
 def test_intervals_of_a_whole_text_miss_about_as_often_as_they_say(correlation):
     """Without the factor they miss in 11 of 100 at a correlation of 0.2, more than twice as often as they say."""
     generator, missed, plainly = np.random.default_rng(20241107), 0, 0
-    design = Design(alpha=0.025, early=0.0)
+    design = ErrorBudget(alpha=0.025, early_share=0.0)
     for _ in range(1500):
         values = chain(generator, 140, correlation)
         found = compare_means(values, planned=140, margin=0.0, design=design, places=range(140))

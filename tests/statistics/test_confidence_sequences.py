@@ -16,7 +16,7 @@ from superweight.statistics.confidence_sequences import (
     betting_interval,
     log_capital,
     log_t_capital,
-    t_reach,
+    t_half_width,
 )
 
 
@@ -152,8 +152,8 @@ def test_t_capital_is_bounded_and_falls():
 
 
 def test_t_reach_solves_for_the_statistic():
-    assert t_reach(1, 0.005) == t_reach(2, 0.005) == math.inf
+    assert t_half_width(1, 0.005) == t_half_width(2, 0.005) == math.inf
     for n in (3, 8, 128, 5000):
-        assert log_t_capital(-t_reach(n, 0.005), n) == pytest.approx(math.log(200), abs=1e-8)
+        assert log_t_capital(-t_half_width(n, 0.005), n) == pytest.approx(math.log(200), abs=1e-8)
     # What it costs to look always.
-    assert 1.3 < t_reach(128, 0.025) / stats.t.ppf(0.975, 127) < 2
+    assert 1.3 < t_half_width(128, 0.025) / stats.t.ppf(0.975, 127) < 2

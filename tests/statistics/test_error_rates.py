@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import verdicts
-from superweight.statistics.noninferiority import Design, compare_means, compare_scores
+from superweight.statistics.noninferiority import ErrorBudget, compare_means, compare_scores
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def test_simulated_scores_are_judged_as_real_ones_are(loss):
     scores = sim.draw_scores(np.random.default_rng(1), 60, 230, sim.Truth(loss, 0.12), 50)
     assert scores.n.tolist() == [50, 100, 150, 200, 230]
     rows = list(zip(scores.gained.tolist(), scores.lost.tolist(), strict=True))
-    whole = Design(early=0)
+    whole = ErrorBudget(early_share=0)
     expected = [compare_scores(g[-1], x[-1], 230, planned=230, margin=0.05, design=whole) for g, x in rows]
     assert sim.exact(scores, 0.05, 0.025).tolist() == known(expected)
-    found = sim.sequential(scores, 0.05, Design())
+    found = sim.sequential(scores, 0.05, ErrorBudget())
     for (gained, lost), verdict, spent in zip(rows, found.verdicts, found.spent, strict=True):
         looks = [
-            compare_scores(g, x, int(n), planned=230, margin=0.05, design=Design())
+            compare_scores(g, x, int(n), planned=230, margin=0.05, design=ErrorBudget())
             for g, x, n in zip(gained, lost, scores.n, strict=True)
         ]
         first = next((look for look in looks if known([look]) != [0]), looks[-1])
@@ -73,11 +73,11 @@ def test_simulated_windows_are_judged_as_real_ones_are(evidence, loss):
     pairs = sim.Windows(*(np.array([evidence["perplexity"]["wiki"][recipe]]) for recipe in ("baseline", "w8a8")))
     windows = sim.draw_windows(np.random.default_rng(2), 60, 12, loss, pairs)
     losses = (windows.candidate - windows.baseline).tolist()
-    expected = [compare_means(row, planned=12, margin=0.05, design=Design(early=0)) for row in losses]
+    expected = [compare_means(row, planned=12, margin=0.05, design=ErrorBudget(early_share=0)) for row in losses]
     assert sim.student(windows, 0.05, 0.025).tolist() == known(expected)
-    found = sim.sequential_t(windows, 0.05, Design())
+    found = sim.sequential_t(windows, 0.05, ErrorBudget())
     for row, verdict, spent in zip(losses, found.verdicts, found.spent, strict=True):
-        looks = [compare_means(row[:n], planned=12, margin=0.05, design=Design()) for n in range(2, 13)]
+        looks = [compare_means(row[:n], planned=12, margin=0.05, design=ErrorBudget()) for n in range(2, 13)]
         first = next((look for look in looks if known([look]) != [0]), looks[-1])
         assert ([verdict], spent) == (known([first]), first.n / 12)
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from superweight.statistics.confidence_sequences import log_capital, log_t_capital
-from superweight.statistics.noninferiority import Design, compare_means, compare_scores, compare_share
+from superweight.statistics.noninferiority import ErrorBudget, compare_means, compare_scores, compare_share
 from superweight.statistics.proportions import p_value
 
-DESIGN = Design()
-WHOLE = Design(early=0)
+DESIGN = ErrorBudget()
+WHOLE = ErrorBudget(early_share=0)
 
 
 def verdicts(comparison, alpha=DESIGN.alpha):
@@ -59,11 +59,11 @@ def test_many_means_are_students_t():
 
 
 def test_the_final_analysis_gets_what_stopping_early_leaves():
-    whole = compare_means(LOSSES, planned=6, margin=0.05, design=Design(alpha=0.02, early=0.0))
-    found = compare_means(LOSSES, planned=6, margin=0.05, design=Design(alpha=0.025, early=0.2))
+    whole = compare_means(LOSSES, planned=6, margin=0.05, design=ErrorBudget(alpha=0.02, early_share=0.0))
+    found = compare_means(LOSSES, planned=6, margin=0.05, design=ErrorBudget(alpha=0.025, early_share=0.2))
     assert found.p_pass == pytest.approx(whole.p_pass / 0.8, rel=1e-9)
     assert found.interval == pytest.approx(whole.interval, rel=1e-9)
-    assert found.early == 0.2
+    assert found.early_share == 0.2
 
 
 def test_stopping_early_spends_its_share():
@@ -192,7 +192,9 @@ def test_ville_for_shares(margin):
 counts = st.integers(1, 120).flatmap(
     lambda n: st.integers(0, n).flatmap(lambda g: st.tuples(st.just(g), st.integers(0, n - g), st.just(n)))
 )
-designs = st.builds(Design, alpha=st.sampled_from([0.005, 0.025, 0.1]), early=st.sampled_from([0.0, 0.2, 0.5]))
+designs = st.builds(
+    ErrorBudget, alpha=st.sampled_from([0.005, 0.025, 0.1]), early_share=st.sampled_from([0.0, 0.2, 0.5])
+)
 
 
 def agrees(found, margin, alpha):
@@ -259,8 +261,8 @@ def test_swapping_the_models_mirrors_the_interval(losses, more):
         lambda: compare_share(4, 3, planned=6, margin=0.05, design=DESIGN),
         lambda: compare_share(1, 3, planned=6, margin=-0.05, design=DESIGN),
         lambda: compare_means([0.0] * 3, planned=2, margin=0.05, design=DESIGN),
-        lambda: Design(alpha=0.5),
-        lambda: Design(early=1.0),
+        lambda: ErrorBudget(alpha=0.5),
+        lambda: ErrorBudget(early_share=1.0),
     ],
 )
 def test_what_cannot_be_is_refused(call):

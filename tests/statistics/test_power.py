@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from superweight.statistics.noninferiority import Design, compare_means, compare_scores, compare_share
+from superweight.statistics.noninferiority import ErrorBudget, compare_means, compare_scores, compare_share
 from superweight.statistics.power import detectable_loss, n_to_decide
 from superweight.statistics.proportions import most_lost, p_value
 
-WHOLE = Design(early=0)
+WHOLE = ErrorBudget(early_share=0)
 
 
 def means(sd, n, loss=0.0):
@@ -41,7 +41,7 @@ def test_detectable_mean_by_hand():
 
 
 def test_early_stopping_takes_its_share():
-    comparison = compare_means([0.0, 0.01] * 500, planned=1000, margin=0.05, design=Design(early=0.2))
+    comparison = compare_means([0.0, 0.01] * 500, planned=1000, margin=0.05, design=ErrorBudget(early_share=0.2))
     spread = comparison.spread / math.sqrt(1000)
     found = detectable_loss(comparison, margin=0.05, alpha=0.025)
     assert found == pytest.approx(0.05 + (2.0537 + 0.8416) * spread, rel=1e-3)

@@ -6,13 +6,13 @@ from datetime import date
 from superweight.cards import GateCard, WaiverCard
 from superweight.cards.gate_book import GateBook
 from superweight.evidence import Noise
-from superweight.statistics.noninferiority import Design
+from superweight.statistics.noninferiority import ErrorBudget
 from superweight.verdict import Rules, gates_of, judge_cell
 from support import guarded_t
 from support.by_hand import BASE, WHY, perplexity, zero_shot
 
 TODAY = date(2026, 3, 1)
-WHOLE = Design(early=0.0)  # all of alpha, 2.5 per cent on either side, for one analysis of all items
+WHOLE = ErrorBudget(early_share=0.0)  # all of alpha, 2.5 per cent on either side, for one analysis of all items
 MARGIN = math.log(1.05)  # nats a token: what a perplexity card of 5 per cent accepts
 WOBBLE = 0.002
 

@@ -17,13 +17,13 @@ import torch  # noqa: F401 - imported once, before the forks
 import superweight.evaluate.lm  # noqa: F401
 from superweight.cards import cells, load_library
 from superweight.evidence import Journal, Store
-from superweight.measure import Workbench
+from superweight.measure import CellMeasurer
 
 
 def live(cards, store, out):
     library, evidence = load_library([cards]), {}
     tier = library.tiers["smoke"]
-    bench = Workbench(library, evidence, device="cpu", store=Store(store))
+    bench = CellMeasurer(library, evidence, device="cpu", store=Store(store))
     models, recipes = ([getattr(library, kind)[name] for name in getattr(tier, kind)] for kind in ("models", "recipes"))
     for cell in cells(library, models, recipes):
         bench.plan(cell.model.id, [*tier.perplexity, *tier.tasks])
@@ -42,7 +42,7 @@ def live(cards, store, out):
 
 
 def doomed(appends, way):
-    """Replace `Journal.append` by one that kills the process at the given call."""
+    """Replace `UndoLog.append` by one that kills the process at the given call."""
     whole, calls = Journal.append, [0]
 
     def append(self, record):

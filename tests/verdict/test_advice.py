@@ -7,7 +7,7 @@ import pytest
 from superweight.cards import load_library
 from superweight.evidence import CellEvidence, Perplexity, Sanity, Size, StoredWeight, ZeroShot
 from superweight.verdict.explain.advice import advice, super_weight_state
-from superweight.verdict.explain.next_settings import finer, keeping
+from superweight.verdict.explain.next_settings import finer_settings, settings_that_keep_super_weights
 from superweight.verdict.result import GateResult
 
 
@@ -101,7 +101,7 @@ def test_lost_super_weights_name_what_restores_them():
 
 def test_what_keeps_super_weights_by_kind():
     def of(recipe):
-        return "\n".join(keeping(cell(recipe).recipe_parameters))
+        return "\n".join(settings_that_keep_super_weights(cell(recipe).recipe_parameters))
 
     assert "keep_super_weights = true" in of("w8a8-channel-token-naive")
     assert "kind = 'w8a8'" in of("smoothquant-tensor-token")
@@ -160,7 +160,7 @@ def test_no_finite_likelihood():
     ],
 )  # fmt: skip
 def test_what_a_recipe_leaves_to_try(recipe, words, not_words):
-    found = "\n".join(finer(cell(recipe).recipe_parameters))
+    found = "\n".join(finer_settings(cell(recipe).recipe_parameters))
     assert all(word in found for word in words)
     assert not any(word in found for word in not_words)
 
@@ -182,7 +182,7 @@ def test_what_a_recipe_leaves_to_try(recipe, words, not_words):
     ],
 )  # fmt: skip
 def test_what_is_left_to_try_at_the_edges(parameters, words, not_words):
-    found = "\n".join(finer(parameters))
+    found = "\n".join(finer_settings(parameters))
     assert words in found
     assert not_words not in found
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from superweight.evidence import Perplexity, ZeroShot
 from superweight.verdict.answers import answer
-from superweight.verdict.flips import compared, describe, describe_windows, directions, flips, worst_windows
+from superweight.verdict.flips import compared, describe_windows, directions, flips, flips_text, worst_windows
 
 CHOICES = [" red", " a dark blue", " green"]
 
@@ -55,14 +55,14 @@ def test_flips_with_their_direction_and_shift():
 def test_a_description_has_counts_and_the_largest_flips():
     before = figure(item(0, [-1, -2, -9]), item(1, [-1, -2, -9]), item(2, [-9, -3, -1]))
     after = figure(item(0, [-4, -2, -9]), item(1, [-3, -2, -9]), item(2, [-9, -2, -5]))
-    lines = describe(flips(before, after), most=2).splitlines()
+    lines = flips_text(flips(before, after), most=2).splitlines()
     assert lines == [
         "3 answers changed: 2 right → wrong, 1 wrong → wrong; the largest shifts:",
         "item 2 (wrong → wrong, +5.00 nats): Question: number 2? Answer: | green → a dark blue",
         "item 0 (right → wrong, +3.00 nats): Question: number 0? Answer: | red → a dark blue",
     ]
-    assert describe([]) == "no answer changed"
-    assert describe(flips(before, after), most=0) == "3 answers changed: 2 right → wrong, 1 wrong → wrong"
+    assert flips_text([]) == "no answer changed"
+    assert flips_text(flips(before, after), most=0) == "3 answers changed: 2 right → wrong, 1 wrong → wrong"
 
 
 def test_only_items_that_both_models_have():
@@ -128,7 +128,7 @@ def test_impossible_answers():
         (1, "no answer", "right → wrong", math.inf),
         (2, "a dark blue", "right → wrong", math.inf),
     ]
-    assert "impossible under one model" in describe(found)
+    assert "impossible under one model" in flips_text(found)
 
 
 def test_the_score_has_the_last_word_on_choices_that_are_stored_cut_short():
@@ -198,7 +198,7 @@ def test_generated_text_flips_when_its_score_does():
     after = figure(generated(0, "five", 0.0), generated(1, "6", 0.0), generated(2, "it is 4", 1.0))
     (flip,) = flips(before, after)
     assert (flip.doc_id, flip.before, flip.after, flip.shift) == (0, "four", "five", None)
-    assert describe([flip]).splitlines()[1] == "item 0 (right → wrong): 2+2? | four → five"
+    assert flips_text([flip]).splitlines()[1] == "item 0 (right → wrong): 2+2? | four → five"
 
 
 def text(nll, index=()):

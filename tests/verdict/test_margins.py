@@ -7,7 +7,14 @@ import pytest
 
 from superweight.cards import GateCard, WaiverCard
 from superweight.evidence import Noise
-from superweight.verdict.margins import expired, loss_margin, noise_floor, notes, stale, too_fine
+from superweight.verdict.margins import (
+    below_noise_floor,
+    expired,
+    loss_margin,
+    noise_floor,
+    warnings,
+    why_not_applicable,
+)
 
 TODAY = date(2026, 11, 23)
 HERE = {"planned": 200, "device_class": "cuda NVIDIA H100 80GB HBM3", "today": TODAY}
@@ -24,8 +31,8 @@ def noise(mean=0.0, sd=0.0, n=100, changed=0):
 
 
 def test_a_card_that_says_nothing_holds_everywhere():
-    assert stale(card(), **HERE) is None
-    assert notes(card(), versions={"torch": "2.13.0"}, today=TODAY) == []
+    assert why_not_applicable(card(), **HERE) is None
+    assert warnings(card(), versions={"torch": "2.13.0"}, today=TODAY) == []
 
 
 @pytest.mark.parametrize(
@@ -39,14 +46,14 @@ def test_a_card_that_says_nothing_holds_everywhere():
     ],
 )
 def test_a_card_that_does_not_hold_names_its_class_and_what_to_do(given, reason, words):
-    found, sentence = stale(card(ticket="OPS-7", **given), **HERE)
+    found, sentence = why_not_applicable(card(ticket="OPS-7", **given), **HERE)
     assert found == reason
     for word in words:
         assert word in sentence
 
 
 def test_a_card_holds_through_its_last_day_and_at_its_own_n_and_machine():
-    assert stale(card(expires="2026-11-23", n=200, device_class="cuda NVIDIA H100"), **HERE) is None
+    assert why_not_applicable(card(expires="2026-11-23", n=200, device_class="cuda NVIDIA H100"), **HERE) is None
 
 
 @pytest.mark.parametrize(
@@ -62,18 +69,18 @@ def test_a_card_holds_through_its_last_day_and_at_its_own_n_and_machine():
     ],
 )
 def test_device_classes_are_compared_by_whole_words_from_the_beginning(decided, here, same):
-    assert (stale(card(device_class=decided), planned=200, device_class=here, today=TODAY) is None) is same
+    assert (why_not_applicable(card(device_class=decided), planned=200, device_class=here, today=TODAY) is None) is same
 
 
 def test_windows_are_counted_on_a_corpus_and_items_on_a_task():
-    assert "24 windows" in stale(card("perplexity", n=24), **HERE)[1]
-    assert "24 windows" in stale(card("agreement", n=24), **HERE)[1]
-    assert "24 items" in stale(card("flips", n=24), **HERE)[1]
+    assert "24 windows" in why_not_applicable(card("perplexity", n=24), **HERE)[1]
+    assert "24 windows" in why_not_applicable(card("agreement", n=24), **HERE)[1]
+    assert "24 items" in why_not_applicable(card("flips", n=24), **HERE)[1]
 
 
 def test_other_versions_are_told():
     given = card(versions={"torch": "2.9", "transformers": "5", "lm-eval": "0.4.13", "optimum": "2"})
-    found = notes(given, versions={"torch": "2.90.0", "transformers": "5.1", "lm-eval": "0.4.13+local"}, today=TODAY)
+    found = warnings(given, versions={"torch": "2.90.0", "transformers": "5.1", "lm-eval": "0.4.13+local"}, today=TODAY)
     assert found == [
         "gate card 'mine' was decided with torch 2.9, this run has 2.90.0",
         "gate card 'mine' was decided with optimum 2, which this run does not record",
@@ -85,7 +92,7 @@ def test_other_versions_are_told():
     [("2026-12-23", "in 30 days"), ("2026-11-24", "in 1 day"), ("2026-11-23", "in 0 days"), ("2026-12-24", None), ("2026-11-22", None)],
 )  # fmt: skip
 def test_an_expiry_that_is_near_is_told(expires, words):
-    found = notes(card(expires=expires), versions={}, today=TODAY)
+    found = warnings(card(expires=expires), versions={}, today=TODAY)
     assert [words in sentence for sentence in found] == ([True] if words else [])
 
 
@@ -105,8 +112,8 @@ def test_the_noise_floor_is_the_bias_and_twice_its_standard_error():
 def test_a_margin_below_the_floor_says_both_figures_and_what_to_do():
     """Floor 0.002 + 2·0.1/√100 = 0.022 nats; a margin of 0.02 is ln 1.02 = 0.0198 nats."""
     repeat = noise(mean=0.002, sd=0.1, changed=97)
-    assert too_fine(card("perplexity", 0.0223), repeat) is None
-    sentence = too_fine(card("perplexity", 0.02), repeat)
+    assert below_noise_floor(card("perplexity", 0.0223), repeat) is None
+    sentence = below_noise_floor(card("perplexity", 0.02), repeat)
     for word in (
         "'mine'",
         "0.02 nats",
@@ -117,13 +124,13 @@ def test_a_margin_below_the_floor_says_both_figures_and_what_to_do():
         "widen the margin",
     ):
         assert word in sentence
-    assert too_fine(card("zero-shot", 0.022), repeat) is None
-    assert "items" in too_fine(card("zero-shot", 0.02), repeat)
-    assert "nats" not in too_fine(card("zero-shot", 0.02), repeat)
+    assert below_noise_floor(card("zero-shot", 0.022), repeat) is None
+    assert "items" in below_noise_floor(card("zero-shot", 0.02), repeat)
+    assert "nats" not in below_noise_floor(card("zero-shot", 0.02), repeat)
 
 
 def test_no_finite_repeat_allows_no_margin():
-    assert "no finite difference" in too_fine(card(), noise(sd=math.nan))
+    assert "no finite difference" in below_noise_floor(card(), noise(sd=math.nan))
 
 
 def test_waivers_are_active_through_their_last_day_and_told_after_it():

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from superweight.statistics.noninferiority import Design, compare_means
+from superweight.statistics.noninferiority import ErrorBudget, compare_means
 from superweight.statistics.power import detectable_loss, n_to_decide
 from superweight.verdict import judge_perplexity
 from support import guarded_t
@@ -32,7 +32,7 @@ def judge(nll, base=BASE, design=WHOLE, by=CARD):
         (1.0, "REGRESSION"),
     ],
 )
-@pytest.mark.parametrize("design", [WHOLE, Design()])
+@pytest.mark.parametrize("design", [WHOLE, ErrorBudget()])
 def test_perplexity_is_judged_by_its_interval(shift, verdict, design):
     gate = judge(shifted(shift), design=design)
     assert gate.verdict == verdict
@@ -56,7 +56,7 @@ def test_the_figures_are_those_of_the_log_ratio():
 
 
 def test_stopping_early_takes_a_fifth_of_the_error_rate_from_the_last_analysis():
-    plain, shared = judge(shifted(0.04)), judge(shifted(0.04), design=Design(early=0.2))
+    plain, shared = judge(shifted(0.04)), judge(shifted(0.04), design=ErrorBudget(early_share=0.2))
     assert shared.p_pass == pytest.approx(plain.p_pass / 0.8, rel=1e-9)
     low, high = guarded_t.interval(losses(shifted(0.04)), 0.02)
     assert shared.interval == pytest.approx((math.expm1(low), math.expm1(high)), rel=1e-9)
@@ -94,7 +94,7 @@ def test_nothing_is_rounded_before_it_is_compared(beside):
 @pytest.mark.parametrize("visited", [8, 5])
 def test_a_model_that_gives_no_number_has_regressed(bad, visited):
     gate = judge_perplexity(
-        CARD, "wiki", part([bad, *BASE[1:]], range(visited)), part(BASE, range(8)), Design(early=0.2)
+        CARD, "wiki", part([bad, *BASE[1:]], range(visited)), part(BASE, range(8)), ErrorBudget(early_share=0.2)
     )
     assert (gate.verdict, gate.p_regression, gate.needed) == ("REGRESSION", 0, None)
 
@@ -117,7 +117,9 @@ def test_part_of_the_windows_is_compared_with_the_same_windows_of_the_baseline()
     """Whatever the order: the baseline's own figure, over all 40 windows, is another."""
     visited = [31, 4, 17, 0, 22, 9]
     worse = [nll + 1.0 + 0.01 * (place % 3) for place, nll in enumerate(LONG)]
-    gate = judge_perplexity(CARD, "wiki", part(worse, visited), part(LONG, reversed(range(40))), Design(early=0.2))
+    gate = judge_perplexity(
+        CARD, "wiki", part(worse, visited), part(LONG, reversed(range(40))), ErrorBudget(early_share=0.2)
+    )
     before = math.exp(sum(LONG[window] for window in visited) / 6)
     lost = [worse[window] - LONG[window] for window in visited]
     assert gate.baseline == pytest.approx(before)
@@ -160,9 +162,9 @@ def test_a_bound_on_the_perplexity_itself():
 def test_a_bound_is_for_all_windows_and_waits_for_them(bound):
     """Part of them is not held against it, and does not pass without it; a regression needs no bound."""
     by = card(value=bound, **BOUND | {"n": 40})
-    assert judge_perplexity(CARD, "wiki", part(LONG, range(20)), part(LONG, range(40)), Design()).verdict == "PASS"
-    gate = judge_perplexity(by, "wiki", part(LONG, range(20)), part(LONG, range(40)), Design())
+    assert judge_perplexity(CARD, "wiki", part(LONG, range(20)), part(LONG, range(40)), ErrorBudget()).verdict == "PASS"
+    gate = judge_perplexity(by, "wiki", part(LONG, range(20)), part(LONG, range(40)), ErrorBudget())
     assert (gate.verdict, gate.p_pass, gate.needed) == ("INCONCLUSIVE", 1, 40)
     assert f"the bound of {bound:g} on the figure itself is for all 40" in gate.message
     worse = part([nll + 1 for nll in LONG], range(20))
-    assert judge_perplexity(by, "wiki", worse, part(LONG, range(40)), Design()).verdict == "REGRESSION"
+    assert judge_perplexity(by, "wiki", worse, part(LONG, range(40)), ErrorBudget()).verdict == "REGRESSION"

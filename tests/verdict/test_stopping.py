@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from superweight.verdict import decided, judge_run
+from superweight.verdict import judge_run, may_stop
 from support import guarded_t
 from support.by_hand import BASE, baseline, cell, perplexity, zero_shot
 from support.judging import MARGIN, answered, card, gates, judged, losses, lost_with, part, rules, shifted, waiver
@@ -19,7 +19,7 @@ def text(nll, n, **more):
 
 
 def stops(nll, n, by=None, base=LONG):
-    return decided(text(nll, n), WIKI, baseline(base), by or rules(sequential=True, planned=ONE))
+    return may_stop(text(nll, n), WIKI, baseline(base), by or rules(sequential=True, planned=ONE))
 
 
 def worse(amount, wobble=0.1):
@@ -95,7 +95,7 @@ def test_a_cell_that_another_gate_has_decided_is_not_pursued(shift, expected):
     """Not one that is merely undecided, nor one that has only passed so far."""
     by = rules(sequential=True, planned={"m/rtn": 2})
     ours = unfinished(shifted(shift))
-    assert decided(ours, PIQA, THEIRS, by) is expected
+    assert may_stop(ours, PIQA, THEIRS, by) is expected
     message = gates(ours, THEIRS, by)[PIQA].message
     assert ("not pursued, since perplexity:wiki decided the cell" in message) is expected
 
@@ -103,7 +103,7 @@ def test_a_cell_that_another_gate_has_decided_is_not_pursued(shift, expected):
 def test_without_sequential_rules_a_decided_cell_is_measured_whole_too():
     by = rules(sequential=False, planned={"m/rtn": 2})
     assert gates(unfinished(shifted(1.0)), THEIRS, by)[WIKI].verdict == "REGRESSION"
-    assert not decided(unfinished(shifted(1.0)), PIQA, THEIRS, by)
+    assert not may_stop(unfinished(shifted(1.0)), PIQA, THEIRS, by)
 
 
 @pytest.mark.parametrize(("p", "expected"), [(0.0019, True), (0.0021, False)])
@@ -113,7 +113,7 @@ def test_what_stops_a_cell_stands_when_the_run_is_judged(p, expected):
     planned = {"m/rtn": 4, "m/b": 1, "m/c": 1}
     by = rules(sequential=True, planned=planned)
     ours = unfinished(lost_with(0.8 * p))  # the last analysis has four fifths of the error rate
-    assert decided(ours, PIQA, THEIRS, by) is expected
+    assert may_stop(ours, PIQA, THEIRS, by) is expected
     others = [judged(cell(name, nll=shifted(0.0)), THEIRS, by) for name in ("b", "c")]
     run = judge_run([judged(THEIRS), judged(ours, THEIRS, by), *others])
     assert run.verdict == ("REGRESSION" if expected else "INCONCLUSIVE")
@@ -124,7 +124,7 @@ def test_a_waived_regression_decides_its_own_figure_and_not_the_cell():
     given = {"sequential": True, "planned": {"m/rtn": 2}}
     ours = unfinished(shifted(1.0))
     for waivers, goes_on in (([waiver(WIKI)], True), ([waiver(WIKI, expires="2026-02-28")], False), ([], False)):
-        assert decided(ours, PIQA, THEIRS, rules(waivers=waivers, **given)) is not goes_on
+        assert may_stop(ours, PIQA, THEIRS, rules(waivers=waivers, **given)) is not goes_on
     by = rules(waivers=[waiver(WIKI)], **given)
     assert stops(worse(3.0), 8, by=by)
     assert "not pursued" not in gates(ours, THEIRS, by)[PIQA].message
@@ -138,15 +138,15 @@ def test_a_text_stops_when_all_its_gates_are_in(kl, expected):
     """Perplexity has passed at 20 windows; the divergence is far below its margin, at it, or far above."""
     ours = text(shifted(0.0, LONG), 20, kl=[kl + (0.0005 if place % 2 else -0.0005) for place in range(20)])
     by = rules(*CARDS, sequential=True, planned={"m/rtn": 2})
-    assert decided(ours, WIKI, baseline(LONG), by) is expected
+    assert may_stop(ours, WIKI, baseline(LONG), by) is expected
     assert stops(shifted(0.0, LONG), 20)
 
 
 def test_a_waived_gate_of_a_text_leaves_its_others_to_be_decided():
     kl = [0.05 + (0.0005 if place % 2 else -0.0005) for place in range(20)]
     by = rules(*CARDS, waivers=[waiver(WIKI)], sequential=True, planned={"m/rtn": 2})
-    assert not decided(text(worse(3.0), 20, kl=kl), WIKI, baseline(LONG), by)
-    assert decided(text(worse(3.0), 20, kl=[0.5 + value for value in kl]), WIKI, baseline(LONG), by)
+    assert not may_stop(text(worse(3.0), 20, kl=kl), WIKI, baseline(LONG), by)
+    assert may_stop(text(worse(3.0), 20, kl=[0.5 + value for value in kl]), WIKI, baseline(LONG), by)
 
 
 @pytest.mark.parametrize("given", [{"expires": "2026-02-28"}, {"n": 24}])
@@ -165,18 +165,18 @@ def test_a_bound_on_the_figure_itself_waits_for_all_windows():
     by = rules(bound, card("zero-shot"), sequential=True, planned=ONE)
     assert first(shifted(0.0, LONG), by=by) is None
     ours = text(worse(3.0), 8).model_copy(update={"checkpoint": {"environment": {"device class": "cpu x86_64"}}})
-    assert decided(ours, WIKI, baseline(LONG), by)
+    assert may_stop(ours, WIKI, baseline(LONG), by)
 
 
 def test_without_a_baseline_nothing_is_decided():
     ours, theirs = text(worse(3.0), 20), cell("baseline", "baseline")
-    assert not decided(ours, WIKI, theirs, rules(sequential=True))
+    assert not may_stop(ours, WIKI, theirs, rules(sequential=True))
 
 
 def test_a_task_stops_by_its_own_items():
     def asked(scores, n):
         ours = cell(zero_shot={"piqa": zero_shot(scores[:n], planned=1000)})
-        return decided(ours, PIQA, baseline(scores=[1.0] * 1000), rules(sequential=True, planned=ONE))
+        return may_stop(ours, PIQA, baseline(scores=[1.0] * 1000), rules(sequential=True, planned=ONE))
 
     right, wrong, few = [1.0] * 1000, [0.0] * 1000, ([0.0] + [1.0] * 19) * 50
     assert [asked(right, n) for n in (50, 400)] == [False, True]
@@ -189,5 +189,5 @@ def test_a_text_of_the_same_name_is_another_figure():
     theirs = cell("baseline", "baseline", perplexity={"x": perplexity(BASE)}, zero_shot={"x": answered([0] * 1000)})
     ours = cell(perplexity={"x": perplexity(shifted(MARGIN))}, zero_shot={"x": answered([0] * 400, planned=1000)})
     by = rules(sequential=True, planned={"m/rtn": 2})
-    assert decided(ours, "zero-shot:x", theirs, by)
-    assert not decided(ours, "perplexity:x", theirs, by)
+    assert may_stop(ours, "zero-shot:x", theirs, by)
+    assert not may_stop(ours, "perplexity:x", theirs, by)

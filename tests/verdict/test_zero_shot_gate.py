@@ -5,7 +5,7 @@ import math
 import pytest
 
 from superweight.evidence import CellEvidence
-from superweight.statistics.noninferiority import Design, compare_means
+from superweight.statistics.noninferiority import ErrorBudget, compare_means
 from superweight.statistics.power import detectable_loss
 from superweight.verdict import gates_of, judge_zero_shot
 from support import guarded_t
@@ -65,11 +65,11 @@ def test_an_error_rate_is_an_accuracy_turned_round(lost, gained, planned):
     """Items wrong instead of items right: the verdict stays, and every figure changes its sign."""
     before = [1.0] * (200 - gained) + [0.0] * gained
     after = [0.0] * lost + [1.0] * (200 - lost)
-    right = judge(after, before, Design(), planned=planned)
+    right = judge(after, before, ErrorBudget(), planned=planned)
     wrong = judge(
         [1 - score for score in after],
         [1 - score for score in before],
-        Design(),
+        ErrorBudget(),
         planned=planned,
         metric="wer",
         **LOWER,
@@ -137,9 +137,9 @@ def test_nothing_is_rounded_before_it_is_compared(beside, higher):
 
 def test_the_kind_of_test_does_not_depend_on_how_many_items_are_in():
     """The first items happen to be all right or all wrong; the baseline's others tell that scores lie between."""
-    gate = judge([1.0, 0.0] * 20, [1.0, 0.0] * 20 + [0.5] * 20, Design(), planned=60, metric="f1")
+    gate = judge([1.0, 0.0] * 20, [1.0, 0.0] * 20 + [0.5] * 20, ErrorBudget(), planned=60, metric="f1")
     assert gate.method == "anytime-valid paired t"
-    assert judge([1.0, 0.0] * 20, [1.0, 0.0] * 30, Design(), planned=60).method == "confidence sequence by betting"
+    assert judge([1.0, 0.0] * 20, [1.0, 0.0] * 30, ErrorBudget(), planned=60).method == "confidence sequence by betting"
 
 
 def test_a_margin_wider_than_scores_accepts_everything():
@@ -150,11 +150,11 @@ def test_a_margin_wider_than_scores_accepts_everything():
 def test_part_of_the_items_is_compared_with_the_same_items_of_the_baseline():
     """The baseline's accuracy over all 300 items is 2/3; over those that the candidate was asked, it is 1."""
     whole = [1.0] * 200 + [0.0] * 100
-    gate = judge([0.0] * 100, whole, Design(), planned=300)
+    gate = judge([0.0] * 100, whole, ErrorBudget(), planned=300)
     assert (gate.baseline, gate.value, gate.difference) == (1.0, 0.0, -1.0)
     assert (gate.n, gate.planned, gate.verdict) == (100, 300, "REGRESSION")
     assert "over 100 of 300 items (100 lost, 0 gained)" in gate.message
-    healthy = judge([1.0] * 200, whole, Design(), planned=300)
+    healthy = judge([1.0] * 200, whole, ErrorBudget(), planned=300)
     assert (healthy.baseline, healthy.difference, healthy.verdict) == (1.0, 0.0, "PASS")
     assert judge([1.0] * 200, whole, WHOLE, planned=300).verdict == "INCONCLUSIVE"
 
@@ -240,6 +240,6 @@ def test_a_bound_on_the_figure_itself(higher, side):
 
 
 def test_a_bound_is_for_all_items_and_waits_for_them():
-    part = judge([1.0] * 300, [1.0] * 400, Design(), by=card("zero-shot", value=0.9, **BOUND), planned=400)
+    part = judge([1.0] * 300, [1.0] * 400, ErrorBudget(), by=card("zero-shot", value=0.9, **BOUND), planned=400)
     assert (part.verdict, part.p_pass, part.needed) == ("INCONCLUSIVE", 1, 400)
-    assert judge([1.0] * 300, [1.0] * 400, Design(), planned=400).verdict == "PASS"
+    assert judge([1.0] * 300, [1.0] * 400, ErrorBudget(), planned=400).verdict == "PASS"

@@ -11,8 +11,8 @@ from superweight.checkpoint.fetching.cache import Cache
 from superweight.checkpoint.fetching.wheel import fetch_file
 from superweight.checkpoint.files import Checkpoint, open_directory
 from superweight.checkpoint.header import TensorInfo
-from superweight.checkpoint.sources import Planned, describe, resolve
-from superweight.gc_pause import no_collection
+from superweight.checkpoint.sources import Planned, planned_downloads, resolve
+from superweight.gc_pause import gc_paused
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel, load_model
@@ -23,10 +23,10 @@ __all__ = [
     "LoadedModel",
     "Planned",
     "TensorInfo",
-    "describe",
     "fetch_file",
     "load_model",
     "open_directory",
+    "planned_downloads",
     "resolve",
 ]
 
@@ -35,7 +35,7 @@ _NEEDS_TORCH = ("LoadedModel", "load_model")
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_TORCH:
-        with no_collection():
+        with gc_paused():
             from superweight.checkpoint import loading
 
         return getattr(loading, name)

@@ -19,7 +19,7 @@ from superweight.checkpoint.files import Checkpoint
 from superweight.checkpoint.remnants import check_directory
 from superweight.checkpoint.spelling import check_spelling
 from superweight.errors import InfraError
-from superweight.gc_pause import no_collection
+from superweight.gc_pause import gc_paused
 from superweight.plain_text import briefly
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -101,7 +101,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "cpu", compute_dtype: st
     not_read = check_directory(checkpoint)
     stored = _stored_dtype(checkpoint)
     compute = _compute_dtype(compute_dtype, stored)
-    with no_collection(), quiet():  # transformers imports the architecture's code in here
+    with gc_paused(), quiet():  # transformers imports the architecture's code in here
         tokenizer = _load_tokenizer(checkpoint.directory)
         model = _load_weights(checkpoint, stored, place)
     check_spelling(model.config, checkpoint)

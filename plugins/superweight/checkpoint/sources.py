@@ -42,7 +42,7 @@ def resolve(source: Source, cache: Cache, *, progress: bool = True) -> Checkpoin
             return _from_hub(source, cache, progress)
 
 
-def describe(source: Source, cache: Cache) -> list[Planned]:
+def planned_downloads(source: Source, cache: Cache) -> list[Planned]:
     """What a source needs, how large it is, and what of it is here already; never fails for want of a network."""
     match source:
         case DirectorySource() | GgufSource():

@@ -10,7 +10,7 @@ import torch
 from superweight.cards.recipe import ClipRestore
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.blocks import block_views, gathered, piece_elements, weight_views, whole_blocks
-from superweight.compress.context import Context, Journal, Outcome, experts, label
+from superweight.compress.context import Context, RecipeReport, UndoLog, experts, label
 from superweight.compress.rtn import round_matrix, size_of, size_parts
 from superweight.compress.size import measure, side_table_bits
 from superweight.kernels.rounding import squared_errors
@@ -23,7 +23,7 @@ _SEARCH_PART = 1 << 20
 """Elements whose errors are added up at a time: as many compiled as not, so that the sums are the same."""
 
 
-def apply(method: ClipRestore, context: Context, journal: Journal) -> Outcome:
+def apply(method: ClipRestore, context: Context, journal: UndoLog) -> RecipeReport:
     """Clip at mean|X| + z·std|X| a block, round to nearest, restore the super weights' bits.
 
     Clipping is what helps: the super weight is usually its block's extreme, so that without it the block's other
@@ -45,7 +45,9 @@ def apply(method: ClipRestore, context: Context, journal: Journal) -> Outcome:
         parts.append({**size_parts(method, weight), "super_weights": stored_aside})
     z_figure = {name: _json(z) for name, z in chosen.items()} if method.z == "search" else _json(method.z)
     figures = {"z": z_figure, "restored": len(set(context.super_weights))}
-    return Outcome(size=measure(context.loaded.model, context.weights, parts, width=context.width), figures=figures)
+    return RecipeReport(
+        size=measure(context.loaded.model, context.weights, parts, width=context.width), figures=figures
+    )
 
 
 def _json(z: float) -> float | str:

@@ -125,7 +125,7 @@ _spare: MutableMapping[torch.Tensor, torch.Tensor] = WeakIdKeyDictionary()
 memory that has been used costs a fifth of copying into memory that is new to the process."""
 
 
-class Journal:
+class UndoLog:
     """Every change to the model goes through here, and is undone from here in reverse order.
 
     Weights are kept in host memory, so that a model which fits its device once can be compressed on it.
@@ -187,7 +187,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecipeReport:
     """What a recipe reports of itself.
 
     Attributes:
@@ -214,7 +214,7 @@ class Applied:
         figures: what the recipe chose or counted on the way, JSON-ready.
     """
 
-    def __init__(self, context: Context, journal: Journal, outcome: Outcome) -> None:
+    def __init__(self, context: Context, journal: UndoLog, outcome: RecipeReport) -> None:
         self._context, self._journal, self._stored = context, journal, outcome.stored
         self.changed: tuple[str, ...] = journal.changed
         self.rewritten: tuple[str, ...] = tuple(journal.written)

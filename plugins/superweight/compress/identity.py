@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from superweight.cards.recipe import Baseline, NoOp, RollChannels
-from superweight.compress.context import Context, Journal, Outcome, experts
+from superweight.compress.context import Context, RecipeReport, UndoLog, experts
 from superweight.compress.size import measure
 
 
-def baseline(method: Baseline, context: Context, journal: Journal) -> Outcome:
+def baseline(method: Baseline, context: Context, journal: UndoLog) -> RecipeReport:
     """The uncompressed model."""
-    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width))
+    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width))
 
 
-def no_op(method: NoOp, context: Context, journal: Journal) -> Outcome:
+def no_op(method: NoOp, context: Context, journal: UndoLog) -> RecipeReport:
     """Copies, rewrites and later restores every linear weight, with the weight itself."""
     for weight in context.known_weights:
         journal.keep(weight)
         for expert in experts(weight):
             matrix = weight.matrix(expert)
             journal.write(weight, matrix, matrix.clone())
-    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width))
+    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width))
 
 
-def roll_channels(method: RollChannels, context: Context, journal: Journal) -> Outcome:
+def roll_channels(method: RollChannels, context: Context, journal: UndoLog) -> RecipeReport:
     """Moves every row of every linear weight of the decoder layers to the next output channel, the last to the first.
 
     Every weight is still there, and every statistic of a matrix is what it was; but what a matrix writes is read from
@@ -33,4 +33,4 @@ def roll_channels(method: RollChannels, context: Context, journal: Journal) -> O
         for expert in experts(weight):
             matrix = weight.matrix(expert)
             journal.write(weight, matrix, matrix.roll(1, dims=0))
-    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width))
+    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width))

@@ -15,23 +15,25 @@ from superweight.cards.recipe import (
 )
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.blocks import piece_elements
-from superweight.compress.context import Context, Journal, Outcome
+from superweight.compress.context import Context, RecipeReport, UndoLog
 from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.size import measure
 from superweight.errors import InfraError
 
 
-def prune_super_weights(method: PruneSuperWeights, context: Context, journal: Journal) -> Outcome:
+def prune_super_weights(method: PruneSuperWeights, context: Context, journal: UndoLog) -> RecipeReport:
     """Zero every super weight."""
     return _scale(0.0, method.kind, context, journal)
 
 
-def scale_super_weights(method: ScaleSuperWeights, context: Context, journal: Journal) -> Outcome:
+def scale_super_weights(method: ScaleSuperWeights, context: Context, journal: UndoLog) -> RecipeReport:
     """Multiply every super weight by a factor (arXiv:2411.07191, figure 6)."""
     return _scale(method.factor, method.kind, context, journal)
 
 
-def prune_keeping_activation(method: PruneSuperWeightsKeepActivation, context: Context, journal: Journal) -> Outcome:
+def prune_keeping_activation(
+    method: PruneSuperWeightsKeepActivation, context: Context, journal: UndoLog
+) -> RecipeReport:
     """Zero every super weight but put the super activation back by hand (arXiv:2411.07191, table 1).
 
     For a super weight w at [r, c] of a down projection with input X, the token t with the largest |X[t, c]| of each
@@ -57,7 +59,7 @@ def prune_keeping_activation(method: PruneSuperWeightsKeepActivation, context: C
         return put_back
 
     hooks = intercept(weights, handler, journal.stack)
-    return Outcome(size=outcome.size, figures=outcome.figures, hooks=hooks)
+    return RecipeReport(size=outcome.size, figures=outcome.figures, hooks=hooks)
 
 
 def restore_activation(y: torch.Tensor, x: torch.Tensor, one: Coordinate, value: torch.Tensor) -> torch.Tensor:
@@ -82,7 +84,7 @@ def restore_activation(y: torch.Tensor, x: torch.Tensor, one: Coordinate, value:
     return restored
 
 
-def prune_largest_others(method: PruneLargestOthers, context: Context, journal: Journal) -> Outcome:
+def prune_largest_others(method: PruneLargestOthers, context: Context, journal: UndoLog) -> RecipeReport:
     """Zero the `count` linear weights of the decoder layers with the largest magnitudes, super weights left alone.
 
     Of equal magnitudes the first in the order of the parameters, and within a parameter as stored, are zeroed, so that
@@ -110,19 +112,19 @@ def prune_largest_others(method: PruneLargestOthers, context: Context, journal: 
         pruned += where.numel()
         _put(weight, where, torch.zeros_like(where, dtype=weight.parameter.dtype), journal)
     figures = {"pruned": pruned, "least_magnitude": float(least)}
-    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
+    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
 
 
-def _scale(factor: float, kind: str, context: Context, journal: Journal) -> Outcome:
+def _scale(factor: float, kind: str, context: Context, journal: UndoLog) -> RecipeReport:
     for weight in context.require_super_weights(kind):
         where = flat_indices(weight, context.known[weight.name])
         scaled = weight.parameter.data.take(where).float() * factor + 0.0  # a zero is +0.0
         _put(weight, where, scaled.to(weight.parameter.dtype), journal)
     figures = {"factor": factor, "scaled": len(set(context.super_weights))}
-    return Outcome(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
+    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
 
 
-def _put(weight: LinearWeight, flat: torch.Tensor, values: torch.Tensor, journal: Journal) -> None:
+def _put(weight: LinearWeight, flat: torch.Tensor, values: torch.Tensor, journal: UndoLog) -> None:
     """Write scalars, by their flat index in the parameter as stored."""
     if flat.numel() == 0:
         return

@@ -10,9 +10,9 @@ import torch
 
 from superweight.cards.recipe import RecipeCard
 from superweight.compress import clip_restore, identity, pruning, rtn, smoothquant, w8a8
-from superweight.compress.context import Applied, Context, Journal, Outcome
+from superweight.compress.context import Applied, Context, RecipeReport, UndoLog
 
-Recipe = Callable[[Any, Context, Journal], Outcome]
+Recipe = Callable[[Any, Context, UndoLog], RecipeReport]
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ def apply(recipe: RecipeCard, context: Context) -> Applied:
         InfraError: the recipe fits no module of the model (`recipe-mismatch`), or a coordinate lies outside it. The
             model is left as it was, as after any other exception.
     """
-    journal = Journal(context.loaded.dtype)
+    journal = UndoLog(context.loaded.dtype)
     context.loaded.recipes.append(recipe.method.kind)
     journal.stack.callback(context.loaded.recipes.pop)
     try:

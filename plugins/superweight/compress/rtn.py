@@ -9,12 +9,12 @@ import torch
 from superweight.cards.recipe import RoundToNearest
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.blocks import count_blocks, gathered, weight_views, whole_blocks
-from superweight.compress.context import Context, Journal, Outcome, experts
+from superweight.compress.context import Context, RecipeReport, UndoLog, experts
 from superweight.compress.size import SCALE_BITS, measure
 from superweight.kernels.rounding import part_elements, round_
 
 
-def apply(method: RoundToNearest, context: Context, journal: Journal) -> Outcome:
+def apply(method: RoundToNearest, context: Context, journal: UndoLog) -> RecipeReport:
     """Asymmetric round-to-nearest at the card's granularity; mixtures expert by expert."""
     parts = []
     for weight in context.weights:
@@ -22,7 +22,7 @@ def apply(method: RoundToNearest, context: Context, journal: Journal) -> Outcome
         for expert in experts(weight):
             round_matrix(method, weight, expert, journal)
         parts.append(size_parts(method, weight))
-    return Outcome(size=measure(context.loaded.model, context.weights, parts, width=context.width))
+    return RecipeReport(size=measure(context.loaded.model, context.weights, parts, width=context.width))
 
 
 def size_of(method: RoundToNearest) -> int | None:
@@ -43,7 +43,7 @@ def size_parts(method: RoundToNearest, weight: LinearWeight) -> dict[str, int]:
 
 
 def round_matrix(
-    method: RoundToNearest, weight: LinearWeight, expert: int | None, journal: Journal, z: float = math.inf
+    method: RoundToNearest, weight: LinearWeight, expert: int | None, journal: UndoLog, z: float = math.inf
 ) -> None:
     """Round one matrix in place, clipped at z standard deviations if that is finite."""
 

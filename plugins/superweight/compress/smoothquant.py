@@ -9,7 +9,7 @@ import torch
 from superweight.cards.recipe import SmoothQuant
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.activations import quantiser_of
-from superweight.compress.context import Context, Journal, Outcome, experts
+from superweight.compress.context import Context, RecipeReport, UndoLog, experts
 from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.w8a8 import Int8, Smoothing, install
 from superweight.errors import InfraError
@@ -17,7 +17,7 @@ from superweight.errors import InfraError
 Matrix = tuple[str, int | None]
 
 
-def apply(method: SmoothQuant, context: Context, journal: Journal) -> Outcome:
+def apply(method: SmoothQuant, context: Context, journal: UndoLog) -> RecipeReport:
     """Calibrate, divide inputs by s and multiply columns by s, then quantise both.
 
     s_j = max|X_j|^α / max|W_j|^(1−α), equation 4 there. As in its authors' code, matrices that multiply the same input

@@ -13,7 +13,7 @@ from superweight.cards.recipe import W8A8
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.activations import quantiser_of
 from superweight.compress.attention_matmuls import quantise_attention
-from superweight.compress.context import Context, Journal, Outcome, experts
+from superweight.compress.context import Context, RecipeReport, UndoLog, experts
 from superweight.compress.int8 import kept_scalars, result_dtype, stored
 from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.size import SCALE_BITS, measure, side_table_bits
@@ -44,7 +44,7 @@ class Int8:
     smoothing: Smoothing = field(default_factory=dict)
 
 
-def apply(method: W8A8, context: Context, journal: Journal) -> Outcome:
+def apply(method: W8A8, context: Context, journal: UndoLog) -> RecipeReport:
     """Quantise the linear weights and their inputs; the inputs of the attention matmuls too, if the card says so."""
     how = Int8(method.weights, quantiser_of(method), method.execution, method.keep_super_weights)
     outcome = install(how, context, journal)
@@ -53,7 +53,7 @@ def apply(method: W8A8, context: Context, journal: Journal) -> Outcome:
     return outcome
 
 
-def install(how: Int8, context: Context, journal: Journal) -> Outcome:
+def install(how: Int8, context: Context, journal: UndoLog) -> RecipeReport:
     """Rewrite every linear weight with its dequantised INT8, and quantise its inputs from now on.
 
     The integer execution multiplies int8 matrices of its own; the model's parameters hold what those decode to.
@@ -73,7 +73,7 @@ def install(how: Int8, context: Context, journal: Journal) -> Outcome:
         lambda weight: _handler(how, names[id(weight.parameter)], matrices),
         journal.stack,
     )
-    return Outcome(
+    return RecipeReport(
         size=measure(context.loaded.model, context.weights, parts, width=context.width),
         figures={"kept": len(context.super_weights) if how.keep_super_weights else 0},
         hooks=hooks,
@@ -81,7 +81,7 @@ def install(how: Int8, context: Context, journal: Journal) -> Outcome:
     )
 
 
-def _quantise(how: Int8, context: Context, journal: Journal, weight: LinearWeight, expert: int | None) -> Int8Weight:
+def _quantise(how: Int8, context: Context, journal: UndoLog, weight: LinearWeight, expert: int | None) -> Int8Weight:
     """Rewrite one matrix in place and return it as integers (without codes if nothing will execute them)."""
     matrix = weight.matrix(expert)  # (out, in)
     kept = kept_scalars(matrix, context.held(weight, expert) if how.keep_super_weights else ())

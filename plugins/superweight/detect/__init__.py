@@ -1,20 +1,20 @@
 """Super weights and super activations of a model, and what they do, measured."""
 
 from superweight.detect.ablation import zeroed
-from superweight.detect.describe import describe
 from superweight.detect.detector import detect, layer_peaks
 from superweight.detect.result import Detection, Group, LayerPeaks, Peak, SuperActivation, SuperWeight
-from superweight.detect.settings import Settings
+from superweight.detect.settings import Thresholds
+from superweight.detect.table import as_table
 
 __all__ = [
     "Detection",
     "Group",
     "LayerPeaks",
     "Peak",
-    "Settings",
     "SuperActivation",
     "SuperWeight",
-    "describe",
+    "Thresholds",
+    "as_table",
     "detect",
     "layer_peaks",
     "zeroed",

@@ -10,7 +10,7 @@ import torch
 from superweight.cards.base import Coordinate
 from superweight.checkpoint.loading import LoadedModel
 from superweight.detect.ablation import zeroed
-from superweight.detect.settings import Settings
+from superweight.detect.settings import Thresholds
 from superweight.detect.trace import Entry, Feed, Prompt, Trace, trace
 
 
@@ -45,7 +45,7 @@ class Proposal:
     rounds: int
 
 
-def propose(loaded: LoadedModel, prompt: Prompt, settings: Settings) -> Proposal:
+def propose(loaded: LoadedModel, prompt: Prompt, settings: Thresholds) -> Proposal:
     """Follow the residual stream: find candidates, zero them, trace again, until nothing new makes a massive entry.
 
     Each candidate found in the untouched model keeps the figures it had there: zeroing one super weight lets others
@@ -70,7 +70,7 @@ def propose(loaded: LoadedModel, prompt: Prompt, settings: Settings) -> Proposal
     return Proposal(tuple(ranked), base, rounds)
 
 
-def candidates(current: Trace, base: Trace, settings: Settings, round_: int = 0) -> Iterator[Candidate]:
+def candidates(current: Trace, base: Trace, settings: Thresholds, round_: int = 0) -> Iterator[Candidate]:
     """The weights behind the entries of a trace that last, each once, with its largest term.
 
     Args:
@@ -94,7 +94,7 @@ def candidates(current: Trace, base: Trace, settings: Settings, round_: int = 0)
     yield from best.values()
 
 
-def _persists(current: Trace, entry: Entry, settings: Settings) -> bool:
+def _persists(current: Trace, entry: Entry, settings: Thresholds) -> bool:
     later = current.history(entry.place, entry.channel)[entry.layer + 1 :][: settings.persist_layers]
     least = settings.persist_share * abs(entry.value)
     return len(later) == settings.persist_layers and all(
@@ -102,7 +102,7 @@ def _persists(current: Trace, entry: Entry, settings: Settings) -> bool:
     )
 
 
-def _cancels(base: Trace, entry: Entry, settings: Settings) -> bool:
+def _cancels(base: Trace, entry: Entry, settings: Thresholds) -> bool:
     """Whether in the untouched model this layer takes a massive entry away where it now writes one."""
     where = (*entry.place, entry.channel)
     before, after = float(base.residual[entry.layer][where]), float(base.residual[entry.layer + 1][where])
@@ -110,7 +110,7 @@ def _cancels(base: Trace, entry: Entry, settings: Settings) -> bool:
     return was_massive and (after - before) * before < 0 and abs(after - before) >= settings.written * abs(before)
 
 
-def _explain(entry: Entry, current: Trace, settings: Settings, round_: int) -> Iterator[Candidate]:
+def _explain(entry: Entry, current: Trace, settings: Thresholds, round_: int) -> Iterator[Candidate]:
     """Decompose Y[t, r] = Σ_k X[t, k]·W[r, k] over the layer's down projections; take the terms that make it up."""
     feeds = current.feeds[entry.layer, entry.place]
     terms = [_terms(feed, entry.channel) for feed in feeds]
@@ -129,7 +129,7 @@ def _terms(feed: Feed, row: int) -> torch.Tensor:
     return weights * feed.inputs
 
 
-def _leading(terms: list[torch.Tensor], output: float, settings: Settings) -> list[tuple[int, int]]:
+def _leading(terms: list[torch.Tensor], output: float, settings: Thresholds) -> list[tuple[int, int]]:
     """Feed and column of the fewest large terms that make up the output; none if it is made of many small ones."""
     if output == 0:
         return []
@@ -153,7 +153,7 @@ def _locate(index: int, sizes: list[int]) -> tuple[int, int]:
 
 
 def _spokes(
-    entry: Entry, feed: Feed, column: int, term: float, current: Trace, settings: Settings, round_: int
+    entry: Entry, feed: Feed, column: int, term: float, current: Trace, settings: Thresholds, round_: int
 ) -> Iterator[Candidate]:
     """Other rows that the same input drives to massive outputs that reach the residual stream."""
     weights = feed.weight.matrix(feed.expert)[:, column].detach().float().cpu()

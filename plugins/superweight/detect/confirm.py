@@ -10,7 +10,7 @@ from superweight.checkpoint.loading import LoadedModel
 from superweight.detect.ablation import Ablation, Effect
 from superweight.detect.null import Suspects, null_groups
 from superweight.detect.result import Group, GroupKind, Standing
-from superweight.detect.settings import Settings
+from superweight.detect.settings import Thresholds
 
 Say = Callable[[str], None]
 """Called with one line for each step."""
@@ -61,7 +61,7 @@ class Confirmation:
     loaded: LoadedModel
     ablation: Ablation
     suspects: Suspects
-    settings: Settings
+    settings: Thresholds
     say: Say
     findings: dict[tuple[int, ...], Finding] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)

@@ -15,7 +15,7 @@ from superweight.detect.candidates import Candidate, Proposal, propose
 from superweight.detect.confirm import Confirmation, Finding, Say
 from superweight.detect.null import Suspects
 from superweight.detect.result import Detection, LayerPeaks, SuperActivation, SuperWeight
-from superweight.detect.settings import Settings
+from superweight.detect.settings import Thresholds
 from superweight.detect.text import make_prompt, make_windows
 from superweight.detect.trace import Entry, Prompt, Trace, trace
 
@@ -29,7 +29,7 @@ def detect(
     prompt: str | None = None,
     text_ids: torch.Tensor | Sequence[int] | None = None,
     progress: Say | None = None,
-    settings: Settings | None = None,
+    settings: Thresholds | None = None,
 ) -> Detection:
     """Find super weights (arXiv:2411.07191, §3.1) and measure what each does.
 
@@ -53,7 +53,7 @@ def detect(
             mixture cannot be watched.
 
     """
-    settings = settings or Settings()
+    settings = settings or Thresholds()
     say = progress or (lambda _: None)
     for where in known:
         loaded.architecture.scalar(where)  # names the coordinate if it is not in this model
@@ -86,7 +86,7 @@ def layer_peaks(loaded: LoadedModel) -> tuple[LayerPeaks, ...]:
         InfraError: activations are not finite (`non-finite`), or a mixture cannot be watched (`unsupported`).
 
     """
-    settings = Settings()
+    settings = Thresholds()
     return tuple(trace(loaded, make_prompt(loaded, None, settings), settings).peaks)
 
 
@@ -103,7 +103,7 @@ def _suspects(proposal: Proposal, coordinates: Sequence[Coordinate]) -> Suspects
 class _Describer:
     """Puts what was traced and what was measured together."""
 
-    def __init__(self, loaded: LoadedModel, prompt: Prompt, proposal: Proposal, settings: Settings) -> None:
+    def __init__(self, loaded: LoadedModel, prompt: Prompt, proposal: Proposal, settings: Thresholds) -> None:
         self._loaded = loaded
         self._prompt = prompt
         self._base = proposal.base

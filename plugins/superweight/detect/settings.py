@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Settings:
+class Thresholds:
     """Thresholds of detection. The defaults find every published kind of super weight; none depends on a model.
 
     Attributes:

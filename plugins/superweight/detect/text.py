@@ -8,12 +8,12 @@ import torch
 
 from superweight.checkpoint.loading import LoadedModel
 from superweight.detect.prose import PROMPT, TEXT
-from superweight.detect.settings import Settings
+from superweight.detect.settings import Thresholds
 from superweight.detect.trace import Prompt
 from superweight.errors import InfraError
 
 
-def make_prompt(loaded: LoadedModel, text: str | None, settings: Settings) -> Prompt:
+def make_prompt(loaded: LoadedModel, text: str | None, settings: Thresholds) -> Prompt:
     """Tokenise a prompt for one forward pass: with BOS in one row and without in another, if the tokenizer has a BOS.
 
     Some models (Gemma) show massive activations only after BOS, and others are used without it. The rows are equally
@@ -35,7 +35,7 @@ def make_prompt(loaded: LoadedModel, text: str | None, settings: Settings) -> Pr
     return Prompt(torch.tensor([[bos, *ids][: len(ids)], ids]), (True, False), text)
 
 
-def make_windows(loaded: LoadedModel, ids: torch.Tensor | Sequence[int] | None, settings: Settings) -> torch.Tensor:
+def make_windows(loaded: LoadedModel, ids: torch.Tensor | Sequence[int] | None, settings: Thresholds) -> torch.Tensor:
     """The confirmation text as `(windows, length)`; each window begins with what the tokenizer puts before a text.
 
     Args:

@@ -13,7 +13,7 @@ from superweight.checkpoint.architecture import LinearWeight
 from superweight.checkpoint.loading import LoadedModel
 from superweight.detect.experts import ExpertCall, ExpertWatch, eager_experts
 from superweight.detect.result import LayerPeaks, Peak
-from superweight.detect.settings import Settings
+from superweight.detect.settings import Thresholds
 from superweight.errors import InfraError
 
 Place = tuple[int, int]
@@ -96,7 +96,7 @@ class Trace:
         return [float(residual[(*place, channel)]) for residual in self.residual[1:]]
 
 
-def trace(loaded: LoadedModel, prompt: Prompt, settings: Settings) -> Trace:
+def trace(loaded: LoadedModel, prompt: Prompt, settings: Thresholds) -> Trace:
     """Run the model on a prompt and watch it.
 
     The inputs of a down projection are held only until the end of its layer, and kept only for tokens at which the
@@ -116,7 +116,7 @@ def trace(loaded: LoadedModel, prompt: Prompt, settings: Settings) -> Trace:
 class _Recorder:
     """Hooks that fill a trace layer by layer."""
 
-    def __init__(self, prompt: Prompt, settings: Settings) -> None:
+    def __init__(self, prompt: Prompt, settings: Thresholds) -> None:
         self.trace = Trace()
         self._prompt = prompt
         self._settings = settings

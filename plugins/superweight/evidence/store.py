@@ -41,7 +41,7 @@ class Store:
     open them in the same order everywhere.
 
     Where the file system knows no locks (NFS without lockd, some cluster file systems) journals open without one, and
-    `Journal.note` says so. Two runs there may spoil each other's journal; checksums notice, and cost measurements,
+    `UndoLog.note` says so. Two runs there may spoil each other's journal; checksums notice, and cost measurements,
     never their truth.
 
     Args:

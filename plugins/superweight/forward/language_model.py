@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from superweight.kernels.logits import Memory, divergence_, first_of_largest, log_probabilities_
+from superweight.kernels.logits import Workspace, divergence_, first_of_largest, log_probabilities_
 
 _CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
 """Of float32 logits held at a time: enough states for a product to be fast, few enough not to wait for memory."""
@@ -45,7 +45,7 @@ class LanguageModel:
         kind = next(model.parameters()).device.type
         self.chunk = max(1, (chunk_bytes or _CHUNK_BYTES.get(kind, _CHUNK_BYTES["cuda"])) // (4 * self.vocabulary))
         self._block = _BLOCK.get(kind, self.vocabulary)
-        self._memory = Memory()
+        self._memory = Workspace()
         self._answer: type = type(None)  # of what the body returns
         self._body = self._find_body()
         self._is_linear = self._body is not None and self._find_linear(self._body)

@@ -17,7 +17,7 @@ from torch import nn
 _KEPT_BYTES = 2 * 2**30  # of states kept in host memory; what would exceed it is computed again
 
 
-class Beginnings:
+class LayerInputCache:
     """What enters the first layer that a recipe changes, by pass.
 
     Args:
@@ -38,7 +38,7 @@ class Beginnings:
         self._tuples: dict[int, int] = {}  # layers that answer with a tuple, and how long it is
 
     @contextmanager
-    def passing(self, key: Any) -> Iterator[None]:
+    def run(self, key: Any) -> Iterator[None]:
         """Run one pass of the body in here.
 
         Args:
@@ -87,7 +87,9 @@ class Beginnings:
         stack.callback(self._layers[first].register_forward_pre_hook(enter, with_kwargs=True, prepend=True).remove)
 
 
-def holds(layers: Sequence[nn.Module], body: Callable[[torch.Tensor], torch.Tensor], input_ids: torch.Tensor) -> bool:
+def is_exact(
+    layers: Sequence[nn.Module], body: Callable[[torch.Tensor], torch.Tensor], input_ids: torch.Tensor
+) -> bool:
     """Whether passes of this model that begin in its last layer give the states that whole passes give, bit for bit.
 
     Args:
@@ -95,12 +97,12 @@ def holds(layers: Sequence[nn.Module], body: Callable[[torch.Tensor], torch.Tens
         body: gives the states of tokens.
         input_ids: a few tokens `(1, length)`.
     """
-    tried = Beginnings(layers)
+    tried = LayerInputCache(layers)
     tried.first = len(layers) - 1
     try:
         found = []
         for _ in range(2):
-            with torch.inference_mode(), tried.passing("tried"):
+            with torch.inference_mode(), tried.run("tried"):
                 found.append(body(input_ids))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False

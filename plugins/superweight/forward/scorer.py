@@ -13,7 +13,7 @@ import torch
 
 from superweight.errors import InfraError
 from superweight.forward.language_model import LanguageModel
-from superweight.forward.layer_cache import Beginnings, holds
+from superweight.forward.layer_cache import LayerInputCache, is_exact
 from superweight.forward.layout import Layout, lay_out
 from superweight.forward.packing import Group, Request, Row, batches, groups
 from superweight.forward.sharing import attention, find_sharing, row_cost
@@ -55,7 +55,7 @@ class Scorer:
 
     Attributes:
         sharing: what requests may share; in words, `str(sharing)`.
-        beginnings: for recipes that leave the first layers alone; None unless `begin_with` was called and the model
+        layer_inputs: for recipes that leave the first layers alone; None unless `begin_with` was called and the model
             allows it.
 
     Raises:
@@ -70,14 +70,14 @@ class Scorer:
             with loaded.arithmetic():
                 check_causal(self.language_model)
         self.sharing = find_sharing(self.language_model, loaded.device)
-        self.beginnings: Beginnings | None = None
+        self.layer_inputs: LayerInputCache | None = None
         self._cost = row_cost(loaded.model)
 
     def begin_with(self, layers: Sequence[torch.nn.Module]) -> None:
-        """Let passes begin at the first layer that a recipe changes (`beginnings.first`), if the model allows it."""
+        """Let passes begin at the first layer that a recipe changes (`layer_inputs.first`), if the model allows it."""
         few = torch.arange(8, device=self.loaded.device)[None] % self.language_model.vocabulary
-        if len(layers) > 1 and holds(layers, self.language_model.states, few):
-            self.beginnings = Beginnings(layers)
+        if len(layers) > 1 and is_exact(layers, self.language_model.states, few):
+            self.layer_inputs = LayerInputCache(layers)
 
     def window_nll(self, windows: torch.Tensor) -> list[float]:
         """Mean negative log-likelihood of each window, in nats a token, summed in float64.
@@ -174,9 +174,9 @@ class Scorer:
         reach = self.sharing.reach or 2**31
         return groups(
             requests,
-            limit=min(self.batch_tokens, reach) if self.sharing.rows and not alone else 0,
+            limit=min(self.batch_tokens, reach) if self.sharing.packed_rows and not alone else 0,
             cost=self._cost,
-            longest=reach if self.sharing.stems and not alone else 0,
+            longest=reach if self.sharing.cached_prefix and not alone else 0,
         )
 
     def _read(self, found: Sequence[Group], *, alone: bool) -> Iterator[tuple[list[int], list[float], list[bool]]]:
@@ -240,9 +240,9 @@ class Scorer:
 
     def _states(self, input_ids: torch.Tensor, key: bytes | None, **inputs: Any) -> torch.Tensor:
         """One pass of the body; with a key, from where the recipe in force begins."""
-        if key is None or self.beginnings is None:
+        if key is None or self.layer_inputs is None:
             return self.language_model.states(input_ids, **inputs)
-        with self.beginnings.passing((key, attention(self.loaded.model))):
+        with self.layer_inputs.run((key, attention(self.loaded.model))):
             return self.language_model.states(input_ids, **inputs)
 
 

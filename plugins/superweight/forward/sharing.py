@@ -22,22 +22,22 @@ class Sharing:
     """How requests may be computed together.
 
     Attributes:
-        rows: several requests may stand in one row, apart from each other by mask and positions.
-        stems: what many begin with may stand in a key/value cache.
+        packed_rows: several requests may stand in one row, apart from each other by mask and positions.
+        cached_prefix: what many begin with may stand in a key/value cache.
         reach: tokens within which local attention and full attention are the same; None if attention is not local.
         why_not: why neither is possible; empty otherwise.
     """
 
-    rows: bool
-    stems: bool
+    packed_rows: bool
+    cached_prefix: bool
     reach: int | None = None
     why_not: str = ""
 
     def __str__(self) -> str:
         if self.why_not:
             return f"each answer is computed alone: {self.why_not}"
-        rows = "answers to one question share its text in one row" if self.rows else "no two answers share a row"
-        stems = "; long beginnings that questions share stand in a cache" if self.stems else ""
+        rows = "answers to one question share its text in one row" if self.packed_rows else "no two answers share a row"
+        stems = "; long beginnings that questions share stand in a cache" if self.cached_prefix else ""
         return rows + stems + ("" if self.reach is None else f"; within {self.reach} tokens")
 
 
@@ -46,14 +46,18 @@ def find_sharing(language_model: LanguageModel, device: torch.device) -> Sharing
     model = language_model.model
     reach = min(_reaches(model.config), default=None)
     if getattr(model, "_is_stateful", False):
-        return Sharing(rows=False, stems=False, reach=reach, why_not="the model carries a recurrent state")
+        return Sharing(
+            packed_rows=False, cached_prefix=False, reach=reach, why_not="the model carries a recurrent state"
+        )
     if reach is not None and reach < _LEAST:
-        return Sharing(rows=False, stems=False, reach=reach, why_not=f"its attention reaches {reach} tokens back")
-    tried = _Tried(language_model, device)
+        return Sharing(
+            packed_rows=False, cached_prefix=False, reach=reach, why_not=f"its attention reaches {reach} tokens back"
+        )
+    tried = _SharingProbe(language_model, device)
     packs = attention(model) in ("sdpa", "eager") and tried.holds(tried.rows)
     caches = tried.holds(tried.branches_behind_a_stem if packs else tried.rows_behind_a_stem)
     why = "" if packs or caches else "tried on a few tokens, sharing changed the model's answers"
-    return Sharing(rows=packs, stems=caches, reach=reach, why_not=why)
+    return Sharing(packed_rows=packs, cached_prefix=caches, reach=reach, why_not=why)
 
 
 def attention(model: Any) -> str:
@@ -85,7 +89,7 @@ def _reaches(config: Any) -> list[int]:
     return [bound for bound in bounds if isinstance(bound, int)]
 
 
-class _Tried:
+class _SharingProbe:
     """Two requests that begin alike, run plainly and in shared ways."""
 
     def __init__(self, language_model: LanguageModel, device: torch.device) -> None:

@@ -11,7 +11,7 @@ import torch
 _TOGETHER = 64  # logits of which the largest is found at once
 
 
-class Memory:
+class Workspace:
     """Float32 tensors to write into, the same memory each time.
 
     On a CPU, mapping fresh pages costs more than filling them; other devices' allocators keep pages themselves.

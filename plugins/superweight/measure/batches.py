@@ -30,7 +30,7 @@ class Records(Protocol):
 
 
 @dataclass
-class _Unkept:
+class InMemoryRecords:
     """Records of a run that keeps none."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -38,14 +38,16 @@ class _Unkept:
     note: str = ""
 
     def append(self, record: Mapping[str, Any]) -> None:
+        """Add one."""
         self.records.append(dict(record))
 
     def restart(self) -> None:
+        """Drop all."""
         self.records.clear()
 
 
 @dataclass(frozen=True)
-class Taken:
+class Measured:
     """What was measured.
 
     Attributes:
@@ -59,7 +61,7 @@ class Taken:
     since: str
 
 
-def take(
+def measure_batches(
     store: Store | None,
     what: Mapping[str, Any],
     batches: Sequence[Batch],
@@ -67,8 +69,8 @@ def take(
     *,
     begin: Callable[[], None] = lambda: None,
     decided: Callable[[list[Item]], bool] = lambda _: False,
-    seen: Callable[[int], None] = lambda _: None,
-) -> Taken:
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Measured:
     """Measure batch after batch until there are no more, or what was seen decides.
 
     Each batch is in the journal before the next is begun. Batches found there are not measured again, and every
@@ -82,7 +84,7 @@ def take(
         measure: gives a batch's items, as JSON-able dictionaries.
         begin: called once before the first batch that has to be measured.
         decided: asked after every batch but the last, with all items so far.
-        seen: told after every batch how many items there are so far.
+        on_progress: told after every batch how many items there are so far.
 
     Raises:
         InfraError: the journal cannot be written.
@@ -99,7 +101,7 @@ def take(
                 break
             if number < kept:
                 items += journal.records[number]["items"]
-                seen(len(items))
+                on_progress(len(items))
                 continue
             if not begun:
                 begin()
@@ -107,13 +109,13 @@ def take(
             found = json.loads(json.dumps(list(measure(batch))))  # as it will be read back
             journal.append({"batch": number, "items": found})
             items += found
-            seen(len(items))
-        return Taken(items, key, "" if begun else journal.created)
+            on_progress(len(items))
+        return Measured(items, key, "" if begun else journal.created)
 
 
-def take_one(store: Store | None, what: Mapping[str, Any], measure: Callable[[], Item]) -> tuple[Item, Taken]:
+def measure_once(store: Store | None, what: Mapping[str, Any], measure: Callable[[], Item]) -> tuple[Item, Measured]:
     """As `take`, for a measurement that is one record."""
-    taken = take(store, what, [None], lambda _: [measure()])
+    taken = measure_batches(store, what, [None], lambda _: [measure()])
     return taken.items[0], taken
 
 
@@ -127,4 +129,4 @@ def _kept(journal: Records, batches: int) -> int:
 
 
 def _journal(store: Store | None, key: str, what: Mapping[str, Any]) -> AbstractContextManager[Records]:
-    return nullcontext(_Unkept()) if store is None else store.journal(key, what)
+    return nullcontext(InMemoryRecords()) if store is None else store.journal(key, what)

@@ -69,7 +69,7 @@ def source_digest(root: Path, without: Collection[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def basis(device: torch.device) -> dict[str, object]:
+def environment_key(device: torch.device) -> dict[str, object]:
     """The parts of every key that do not depend on the model: device class, threads, libraries, code, switches."""
     threads = torch.get_num_threads() if device.type == "cpu" else None  # sums are split by them
     return {

@@ -15,12 +15,12 @@ from superweight.checkpoint import Cache
 from superweight.errors import InfraError, SuperweightError
 from superweight.evidence import CellEvidence, Failure, Store
 from superweight.measure.environment import default_device
-from superweight.measure.model_under_recipe import ModelBench
-from superweight.measure.quality import Figures, Stop
+from superweight.measure.model_under_recipe import ModelUnderRecipe
+from superweight.measure.quality import QualityFigures, Stop
 from superweight.progress import Step, Watch
 
 
-class Workbench:
+class CellMeasurer:
     """Measures cells on demand and writes what it finds, or why it could not, into their evidence.
 
     Args:
@@ -55,7 +55,7 @@ class Workbench:
         self.store = store
         self.stop = stop
         self.watch = watch
-        self._bench: tuple[ModelBench, Figures] | None = None
+        self._bench: tuple[ModelUnderRecipe, QualityFigures] | None = None
         self._broken: dict[str, InfraError] = {}
         self._done: dict[tuple[str, str], InfraError | None] = {}
         self._ahead: dict[str, list[TierPerplexity | TierTask]] = {}
@@ -104,7 +104,7 @@ class Workbench:
         cell: Cell,
         stage: str,
         entry: TierPerplexity | TierTask,
-        take: Callable[[Cell, Figures, CellEvidence], None],
+        take: Callable[[Cell, QualityFigures, CellEvidence], None],
     ) -> None:
         baseline = self._baseline(cell)
 
@@ -138,7 +138,7 @@ class Workbench:
         self,
         cell: Cell,
         stage: str,
-        measure: Callable[[ModelBench, Figures, CellEvidence], None],
+        measure: Callable[[ModelUnderRecipe, QualityFigures, CellEvidence], None],
         before: Callable[[Cell], None] = lambda _: None,
     ) -> None:
         """Run a measurement, and first what it rests on, unless it was run before.
@@ -166,20 +166,20 @@ class Workbench:
         finally:
             evidence.seconds[stage] = time.perf_counter() - started
 
-    def _open(self, model: ModelCard) -> tuple[ModelBench, Figures]:
+    def _open(self, model: ModelCard) -> tuple[ModelUnderRecipe, QualityFigures]:
         """Load a model, letting go of the one before; one that cannot be loaded is not tried twice."""
         if model.id in self._broken:
             raise self._broken[model.id]
         if self._bench is None or self._bench[0].card.id != model.id:
             self.close()
             try:
-                bench = ModelBench(
+                bench = ModelUnderRecipe(
                     model, self.library, self.cache, device=self.device, dtype=self.dtype, store=self.store
                 )
             except Exception as error:
                 self._broken[model.id] = _failure("loading", error)
                 raise self._broken[model.id] from error
-            self._bench = (bench, Figures(bench, self.stop, self.watch))
+            self._bench = (bench, QualityFigures(bench, self.stop, self.watch))
         return self._bench
 
 

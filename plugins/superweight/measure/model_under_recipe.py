@@ -15,19 +15,19 @@ from superweight.checkpoint import Cache, load_model, resolve
 from superweight.checkpoint.bits import bits, hexadecimal
 from superweight.compress import Applied, Context, apply
 from superweight.detect import LayerPeaks as DetectedPeaks
-from superweight.detect import Settings, detect, layer_peaks
+from superweight.detect import Thresholds, detect, layer_peaks
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, Scorer, corpus_tokens
 from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, Store, StoredWeight, content_key
-from superweight.measure.batches import take_one
+from superweight.measure.batches import measure_once
 from superweight.measure.environment import environment
 from superweight.measure.fingerprint import fingerprints, non_finite
-from superweight.measure.keys import basis, settings_files
+from superweight.measure.keys import environment_key, settings_files
 
 _VALUE_TOLERANCE = 0.02  # published values are printed to two or three digits, some from another dtype
 
 
-class ModelBench:
+class ModelUnderRecipe:
     """A loaded model with at most one recipe applied.
 
     Args:
@@ -76,15 +76,15 @@ class ModelBench:
             "tokenizer": _tokenizer_hash(self.loaded.tokenizer),
             "files": settings_files(self.checkpoint.directory),
             "generation": str(getattr(self.loaded.model, "generation_config", "")),
-            **basis(self.loaded.device),
+            **environment_key(self.loaded.device),
         }
 
     @cached_property
     def detection(self) -> dict[str, Any]:
         """Super weights and activations, as `Detection.as_dict`; found on the uncompressed model."""
         known = [weight.model_dump(mode="json") for weight in self.card.super_weights]
-        what = {"measured": "detection", "known": known, "settings": asdict(Settings()), **self.identity}
-        found, taken = take_one(self.store, what, self._detect)
+        what = {"measured": "detection", "known": known, "settings": asdict(Thresholds()), **self.identity}
+        found, taken = measure_once(self.store, what, self._detect)
         self._detected_before = taken.since
         return found
 
@@ -105,7 +105,7 @@ class ModelBench:
         scalar = self.loaded.architecture.scalar
         return {where: (*who, scalar(where).cpu().clone()) for where, who in named.items()}
 
-    def what(self, cell: Cell, **measured: Any) -> dict[str, Any]:
+    def figure_key_parts(self, cell: Cell, **measured: Any) -> dict[str, Any]:
         """Everything that a figure of a cell depends on, for its key."""
         method = self.recipe(cell).method
         corpus = getattr(method, "calibration_corpus", None)
@@ -163,7 +163,9 @@ class ModelBench:
     def inspect_into(self, cell: Cell, evidence: CellEvidence) -> None:
         """What the recipe changed, what it did to the super weights, and what it costs in bits."""
         self.describe(evidence, cell)
-        found, taken = take_one(self.store, self.what(cell, measured="sanity and peaks"), lambda: self._inspect(cell))
+        found, taken = measure_once(
+            self.store, self.figure_key_parts(cell, measured="sanity and peaks"), lambda: self._inspect(cell)
+        )
         evidence.sanity = Sanity.model_validate(found["sanity"])
         evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
         evidence.recipe_figures = found["recipe_figures"]
@@ -228,9 +230,9 @@ class ModelBench:
             "loading": self.loaded.account.lines if self.loaded.account else [],
             "environment": environment(self.loaded.device),
         }
-        self.sign(evidence)
+        self.set_cell_key(evidence)
 
-    def sign(self, evidence: CellEvidence) -> None:
+    def set_cell_key(self, evidence: CellEvidence) -> None:
         """Give a cell its key: model, recipe, protocol, code and libraries, and the key of each of its figures."""
         recipe = evidence.recipe_parameters
         figures = {name: figure.key for name, figure in evidence.perplexity.items()}
@@ -284,8 +286,8 @@ class ModelBench:
 
     def _begin(self, layer: int) -> None:
         """Let forward passes begin at a layer, all before it being as the checkpoint has them."""
-        if self.scorer.beginnings is not None:
-            self.scorer.beginnings.first = layer
+        if self.scorer.layer_inputs is not None:
+            self.scorer.layer_inputs.first = layer
 
     def _calibration(self, corpus: str, windows: int, window: int) -> torch.Tensor:
         """Token windows `(windows, window)` from the end of a corpus, away from those perplexity is measured on."""

@@ -12,8 +12,8 @@ from superweight.cards.recipe import Method
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL, PreparedTask, PreparedText, another_kernel, prepare_task
 from superweight.evidence import CellEvidence, Noise, Perplexity, ZeroShot
-from superweight.measure.batches import Taken, take
-from superweight.measure.model_under_recipe import ModelBench
+from superweight.measure.batches import Measured, measure_batches
+from superweight.measure.model_under_recipe import ModelUnderRecipe
 from superweight.progress import Step, Watch
 
 Stop = Callable[[CellEvidence, str], bool]
@@ -23,7 +23,7 @@ _LOOK_TOKENS = {"cpu": 2048, "cuda": 16384}  # of windows scored before a verdic
 _REPEATED_WINDOWS, _REPEATED_ITEMS = 8, 250  # of an A/A repeat, at most
 
 
-class Figures:
+class QualityFigures:
     """Takes figures of one model under one recipe after another.
 
     Args:
@@ -32,7 +32,7 @@ class Figures:
         watch: told after every batch.
     """
 
-    def __init__(self, bench: ModelBench, stop: Stop | None = None, watch: Watch = lambda _: None) -> None:
+    def __init__(self, bench: ModelUnderRecipe, stop: Stop | None = None, watch: Watch = lambda _: None) -> None:
         self._bench = bench
         self._stop = stop
         self._watch = watch
@@ -67,14 +67,14 @@ class Figures:
             return self._stop is not None and self._stop(seen, gate)
 
         bench.describe(evidence, cell)
-        taken = take(
+        taken = measure_batches(
             bench.store,
-            bench.what(cell, **_text_key(text), role="reference" if is_baseline else "compared"),
+            bench.figure_key_parts(cell, **_text_key(text), role="reference" if is_baseline else "compared"),
             text.batches,
             lambda batch: text.score(batch, remember=is_baseline and separable, compare=compare),
             begin=begin,
             decided=(lambda _: False) if is_baseline else partly,
-            seen=self._seen(cell.id, gate, text.batches),
+            on_progress=self._seen(cell.id, gate, text.batches),
         )
         evidence.perplexity[entry.corpus] = figure(taken.items).model_copy(update={"key": taken.key})
         self._signed(evidence, gate, taken)
@@ -95,14 +95,14 @@ class Figures:
             return self._stop is not None and self._stop(seen, gate)
 
         bench.describe(evidence, cell)
-        taken = take(
+        taken = measure_batches(
             bench.store,
-            bench.what(cell, **_task_key(task), alone=alone),
+            bench.figure_key_parts(cell, **_task_key(task), alone=alone),
             task.batches,
             lambda batch: _numbers(entry, task.card.metric, task.ask(batch, alone=alone)),
             begin=apply_recipe,
             decided=(lambda _: False) if cell.role == "baseline" else partly,
-            seen=self._seen(cell.id, gate, task.batches),
+            on_progress=self._seen(cell.id, gate, task.batches),
         )
         evidence.zero_shot[entry.task] = figure(taken.items).model_copy(update={"key": taken.key})
         self._signed(evidence, gate, taken)
@@ -116,7 +116,7 @@ class Figures:
             variation = "; ".join(part for part in (kernel, "one window a pass") if part)
             what = {"measured": "A/A", "variation": variation, **_text_key(text), **bench.identity}
             seen = self._seen(evidence.id, f"noise:{gate}", some)
-            taken = take(bench.store, {**what, "repeated": len(some)}, some, text.score, seen=seen)
+            taken = measure_batches(bench.store, {**what, "repeated": len(some)}, some, text.score, on_progress=seen)
         known = evidence.perplexity[entry.corpus]
         nll = known.by_window(known.nll)
         pairs = [(nll[item["window"]], float(item["nll"])) for item in taken.items]
@@ -131,7 +131,7 @@ class Figures:
         with another_kernel(bench.loaded) as kernel:
             variation = "; ".join(part for part in (kernel, f"{len(numbers)} items at once") if part)
             what = {"measured": "A/A", "variation": variation, **_task_key(task), **bench.identity}
-            taken = take(bench.store, {**what, "repeated": len(numbers)}, [numbers], task.ask)
+            taken = measure_batches(bench.store, {**what, "repeated": len(numbers)}, [numbers], task.ask)
         known = {item["doc_id"]: float(item[task.card.metric]) for item in evidence.zero_shot[entry.task].items}
         pairs = [(known[item["doc_id"]], float(item[task.card.metric])) for item in taken.items]
         figures = [statistics.fmean(side) for side in zip(*pairs, strict=True)]
@@ -141,8 +141,8 @@ class Figures:
         planned = sum(map(len, batches))
         return lambda done: self._watch(Step(cell, stage, done, planned))
 
-    def _signed(self, evidence: CellEvidence, gate: str, taken: Taken) -> None:
-        self._bench.sign(evidence)
+    def _signed(self, evidence: CellEvidence, gate: str, taken: Measured) -> None:
+        self._bench.set_cell_key(evidence)
         if taken.since:
             evidence.reused[gate] = taken.since
 
@@ -183,7 +183,7 @@ def _task_key(task: PreparedTask) -> dict[str, Any]:
     return {"measured": "zero-shot", "task": task.card.task, "content": task.content, "batch": len(task.batches[0])}
 
 
-def _changes_head(bench: ModelBench, touched: set[str]) -> bool:
+def _changes_head(bench: ModelUnderRecipe, touched: set[str]) -> bool:
     """Whether a recipe changes what turns the body's states into logits."""
     head = bench.loaded.model.get_output_embeddings()
     if head is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from superweight.evidence.measured import Verdict
-from superweight.report.overview import broken
+from superweight.report.overview import failed_controls
 from superweight.runs.document import RunDocument
 
 _SAID: dict[Verdict, tuple[str, str]] = {
@@ -21,7 +21,7 @@ def badge(document: RunDocument) -> str:
     message, colour = _SAID[document.verdict]
     if document.verdict == "PASS" and document.run.left_out:
         message, colour = "passed in part", "yellow"
-    if broken(document):
+    if failed_controls(document):
         message = "gate failed its check"
     if document.doubts:
         message = "evidence damaged"

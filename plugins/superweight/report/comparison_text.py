@@ -12,22 +12,28 @@ from tabulate import tabulate
 from superweight.evidence.write import write_text
 from superweight.report.format import difference, displayable, margin, number
 from superweight.report.table import markdown_table
-from superweight.runs.change import Change, Outcome
+from superweight.runs.change import Change, ChangeVerdict
 from superweight.runs.compare import ModelComparison, RunComparison, Side
 from superweight.runs.document import strict_json
 from superweight.verdict.result import GateResult, Kind
 
 COLUMNS = ("recipe", "gate", "before", "after", "difference", "margin", "n", "verdict")
-SYMBOLS: dict[Outcome, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "CANNOT COMPARE": "!", "NOTE": "·"}
+SYMBOLS: dict[ChangeVerdict, str] = {
+    "PASS": "✓",
+    "REGRESSION": "✗",
+    "INCONCLUSIVE": "?",
+    "CANNOT COMPARE": "!",
+    "NOTE": "·",
+}
 
-_HEADLINES: dict[Outcome, str] = {
+_HEADLINES: dict[ChangeVerdict, str] = {
     "PASS": "nothing got worse by more than is accepted",
     "REGRESSION": "the later run is worse by more than is accepted",
     "INCONCLUSIVE": "nothing is shown to be worse, but some figures cannot tell",
     "CANNOT COMPARE": "what cannot be compared may be worse",
     "NOTE": "",
 }
-_ORDER: tuple[Outcome, ...] = ("REGRESSION", "CANNOT COMPARE", "INCONCLUSIVE", "NOTE", "PASS")
+_ORDER: tuple[ChangeVerdict, ...] = ("REGRESSION", "CANNOT COMPARE", "INCONCLUSIVE", "NOTE", "PASS")
 _SHOWN = 6  # recipes named in one sentence
 
 
@@ -98,11 +104,11 @@ def change_rows(model: ModelComparison) -> pd.DataFrame:
     return pd.DataFrame(table, columns=list(COLUMNS))
 
 
-def sentences(model: ModelComparison) -> Iterator[tuple[Outcome, str, bool]]:
+def sentences(model: ModelComparison) -> Iterator[tuple[ChangeVerdict, str, bool]]:
     """What the table cannot say, worst first, and whether it decides; what is true of several recipes is said once."""
     for alarm in model.alarms:
         yield "CANNOT COMPARE", alarm, True
-    grouped: dict[tuple[Outcome, bool, str, str], list[str]] = {}
+    grouped: dict[tuple[ChangeVerdict, bool, str, str], list[str]] = {}
     for change in model.changes:
         if change.verdict != "PASS" or (change.kind == "super-weights" and not _same(change)):
             key = (change.verdict, change.decides, change.gate, change.message)
@@ -120,7 +126,7 @@ def unchanged(model: ModelComparison) -> str:
     return f"{count} figures are the same to the last digit."
 
 
-def _rank(key: tuple[Outcome, bool, str, str]) -> tuple[bool, int]:
+def _rank(key: tuple[ChangeVerdict, bool, str, str]) -> tuple[bool, int]:
     return (not key[1], _ORDER.index(key[0]))
 
 

@@ -9,7 +9,7 @@ from superweight.evidence.measured import Verdict
 from superweight.plain_text import TURNING
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
-from superweight.verdict.amounts import MANIFOLD, times
+from superweight.verdict.amounts import AS_MULTIPLE_FROM, as_multiple
 
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
 
@@ -54,7 +54,7 @@ def difference(gate: GateResult) -> str:
         return "not a number"
     if gate.kind == "perplexity":
         interval = "" if gate.interval is None else f" [{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
-        unit = "" if gate.difference >= MANIFOLD else " %"
+        unit = "" if gate.difference >= AS_MULTIPLE_FROM else " %"
         return f"{_percent(gate.difference)}{unit}{interval}"
     if gate.kind in ("zero-shot", "agreement", "flips"):
         ends = () if gate.interval is None else (_points(end) for end in gate.interval)
@@ -72,14 +72,14 @@ def _points(share: float) -> str:
 
 def _percent(change: float) -> str:
     """A relative change in per cent; beyond tenfold, as a multiple."""
-    return times(1 + change) if change >= MANIFOLD else f"{100 * change:+.1f}"
+    return as_multiple(1 + change) if change >= AS_MULTIPLE_FROM else f"{100 * change:+.1f}"
 
 
 def end_of_loss(gate: GateResult) -> str:
     """The end of the interval on the losing side, as `difference` writes it."""
     low, high = gate.interval or (math.nan, math.nan)
     if gate.kind == "perplexity":
-        return f"{_percent(high)}{'' if high >= MANIFOLD else ' %'}"
+        return f"{_percent(high)}{'' if high >= AS_MULTIPLE_FROM else ' %'}"
     return f"{_points(low if gate.higher_is_better else high)} pt"
 
 

@@ -8,13 +8,13 @@ from superweight.report.format import displayable
 from superweight.report.overview import (
     Reason,
     counts,
-    fingerprint,
-    fixes,
     headline,
     in_order,
-    notes,
+    machine_line,
+    measured_share,
+    model_notes,
     reasons,
-    spent,
+    suggestions,
 )
 from superweight.report.table import cell_rows, markdown_table
 from superweight.runs.document import RunDocument
@@ -25,13 +25,13 @@ _REASONS, _LEFT_OUT, _FIXES, _CELLS = 20, 6, 6, 30
 def render_markdown(document: RunDocument) -> str:
     """The first screen of the report in Markdown."""
     run = document.run
-    facts = [f"{run.tier} tier", run.started, f"commit {run.commit}" if run.commit else "", fingerprint(document)]
+    facts = [f"{run.tier} tier", run.started, f"commit {run.commit}" if run.commit else "", machine_line(document)]
     lines = [f"# {headline(document)}", ""]
-    for text in (" · ".join(fact for fact in facts if fact), counts(document), spent(document)):
+    for text in (" · ".join(fact for fact in facts if fact), counts(document), measured_share(document)):
         lines += [_plain(text), ""] if text else []
-    lines += _section("Read with care", notes(document))
+    lines += _section("Read with care", model_notes(document))
     lines += _section("Why", [_told(reason) for reason in reasons(document)[:_REASONS]])
-    lines += _section("What to try", [fix.sentence for fix in fixes(document)[:_FIXES]])
+    lines += _section("What to try", [fix.sentence for fix in suggestions(document)[:_FIXES]])
     if run.left_out:
         shown = ", ".join(run.left_out[:_LEFT_OUT]) + (", …" if len(run.left_out) > _LEFT_OUT else "")
         lines += [_plain(f"Not asked for in this run ({len(run.left_out)}): {shown}"), ""]

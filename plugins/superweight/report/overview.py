@@ -50,12 +50,12 @@ def headline(document: RunDocument) -> str:
 
 
 def _headline(document: RunDocument) -> str:
-    verdict, lines = document.verdict, models(document)
+    verdict, lines = document.verdict, model_verdicts(document)
     if document.doubts:
         return f": {document.doubts[0]}"
     if verdict == "PASS" and document.run.left_out:
         return " in part: not the whole tier, so no release decision"
-    if verdict == "INFRA" and broken(document):
+    if verdict == "INFRA" and failed_controls(document):
         return ": the gate failed its own check, so no verdict counts"
     same = sum(line.verdict == verdict for line in lines)
     if len(lines) > 1 and 0 < same < len(lines):
@@ -68,7 +68,7 @@ def releases(document: RunDocument) -> bool:
     return document.verdict != "INFRA" and not document.run.left_out
 
 
-def broken(document: RunDocument) -> list[CellDocument]:
+def failed_controls(document: RunDocument) -> list[CellDocument]:
     """Controls whose figures say something else than they declare."""
     return [cell for cell in _missed(document) if not unmeasured(cell.verdict, cell.gates)]
 
@@ -86,7 +86,7 @@ def _asked(cell: CellDocument) -> bool:
     return cell.verdict == "INFRA" or any(gate.kind in QUALITY for gate in cell.gates)
 
 
-def models(document: RunDocument) -> list[ModelLine]:
+def model_verdicts(document: RunDocument) -> list[ModelLine]:
     """Each model by the worst verdict of its baseline and candidates, worst first."""
     found = []
     for model in dict.fromkeys(cell.model for cell in document.cells):
@@ -102,10 +102,10 @@ def models(document: RunDocument) -> list[ModelLine]:
 
 
 def _first(cell: CellDocument) -> str:
-    return (why(cell) or [cell.argument])[0]
+    return (verdict_reasons(cell) or [cell.argument])[0]
 
 
-def why(cell: CellDocument) -> list[str]:
+def verdict_reasons(cell: CellDocument) -> list[str]:
     """What drove a cell's verdict, a sentence a gate or failure."""
     same = [gate for gate in cell.gates if gate.verdict == cell.verdict != "PASS" and gate.waiver is None]
     waived = [gate for gate in cell.gates if gate.waiver is not None]
@@ -136,12 +136,12 @@ def reasons(document: RunDocument) -> list[Reason]:
     told = {cell.id for cell in document.cells}
     outside = [text for text in document.reasons if text.partition(": ")[0] not in told]
     chance = {text.partition(": ")[0] for text in document.reasons if _CHANCE in text}
-    controls = [Reason(cell, [cell.argument]) for cell in broken(document)]
+    controls = [Reason(cell, [cell.argument]) for cell in failed_controls(document)]
     driving = [cell for cell in document.cells if decides(cell) and (cell.verdict != "PASS" or _waived(cell))]
     driving += [cell for cell in document.cells if cell.role == "reference" and cell.verdict == "INFRA"]
     found = []
     for cell in sorted(driving, key=lambda one: _SEVERITY.index(one.verdict)):
-        said = why(cell) or [cell.argument]
+        said = verdict_reasons(cell) or [cell.argument]
         by_chance = "among so many candidates one looks like this by chance: it decides this cell and not the run"
         found.append(Reason(cell, [*said, by_chance] if cell.id in chance else said))
     unvouched = [Reason(cell, [cell.argument]) for cell in silent(document)]
@@ -182,15 +182,15 @@ def counts(document: RunDocument) -> str:
 
 def in_order(cells: Sequence[CellDocument]) -> list[CellDocument]:
     """Cells as people look for them: by model, what decides first, and the gravest of them first."""
-    models = list(dict.fromkeys(cell.model for cell in cells))
+    model_verdicts = list(dict.fromkeys(cell.model for cell in cells))
 
     def key(cell: CellDocument) -> tuple[int, int, int]:
-        return models.index(cell.model), _ROLES.index(cell.role), _SEVERITY.index(cell.verdict)
+        return model_verdicts.index(cell.model), _ROLES.index(cell.role), _SEVERITY.index(cell.verdict)
 
     return sorted(cells, key=key)
 
 
-def spent(document: RunDocument) -> str:
+def measured_share(document: RunDocument) -> str:
     """How many windows and items the compressed models were measured on, of those that were planned."""
     parts = []
     for kind, unit in (("perplexity", "windows"), ("zero-shot", "items")):
@@ -203,7 +203,7 @@ def spent(document: RunDocument) -> str:
     return f"Used {' and '.join(parts)}: each measurement stopped as soon as the verdict that it serves was valid."
 
 
-def notes(document: RunDocument) -> list[str]:
+def model_notes(document: RunDocument) -> list[str]:
     """What a reader of the figures should know of the models: their cards' notes, and what the run found out."""
     return sorted({str(cell.checkpoint["note"]) for cell in document.cells if cell.checkpoint.get("note")}) + remarks(
         document
@@ -216,7 +216,9 @@ def remarks(document: RunDocument) -> list[str]:
     slow = {(cell.model, str(cell.checkpoint["slow"])) for cell in document.cells if cell.checkpoint.get("slow")}
     found = [f"{model}: {line}" for model, line in sorted(loading)] + _without_super_weights(document)
     found += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
-    return found + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
+    return found + [
+        f"{model}: every answer was computed alone, since {verdict_reasons}" for model, verdict_reasons in sorted(slow)
+    ]
 
 
 def _without_super_weights(document: RunDocument) -> list[str]:
@@ -250,7 +252,7 @@ def _left_out(figure: ZeroShot) -> str:
     return f"{len(figure.left_out)} of {rows} rows left out: {'; '.join(named)}{more}"
 
 
-def fixes(document: RunDocument) -> list[Fix]:
+def suggestions(document: RunDocument) -> list[Fix]:
     """What to try about cells that decide and did not pass: what passes instead, and what their arguments say."""
     found: dict[str, list[str]] = {}
     for cell in document.cells:
@@ -318,7 +320,7 @@ def decides(cell: CellDocument) -> bool:
     return cell.role in ("candidate", "baseline")
 
 
-def fingerprint(document: RunDocument) -> str:
+def machine_line(document: RunDocument) -> str:
     """Machine and main libraries in one line."""
     environment = document.run.environment
     names = ("torch", "transformers", "lm-eval", "pytest-superweight")

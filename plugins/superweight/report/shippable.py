@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from superweight.report.format import SYMBOLS, count, difference, end_of_loss, margin, verdict_label
-from superweight.report.overview import in_order, models
+from superweight.report.overview import in_order, model_verdicts
 from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
 
@@ -28,7 +28,7 @@ class CandidateRow(NamedTuple):
 def candidate_rows(document: RunDocument) -> list[CandidateRow]:
     """Every candidate, the gravest model and verdict first."""
     whole = {cell.model: cell for cell in document.cells if cell.role == "baseline"}
-    ranks = [line.model for line in models(document)]
+    ranks = [line.model for line in model_verdicts(document)]
     found = [cell for cell in in_order(document.cells) if cell.role == "candidate"]
     return [_row(cell, whole.get(cell.model)) for cell in sorted(found, key=lambda cell: ranks.index(cell.model))]
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from superweight.evidence.write import write_text
 from superweight.report.format import SYMBOLS, displayable
-from superweight.report.page.render import asset, environment
+from superweight.report.page.render import asset, jinja_environment
 from superweight.report.pictures.gallery import MODELS, history_gallery
 from superweight.runs.history import RunEntry, read_history
 
@@ -72,7 +72,7 @@ def render_index(store: Path, runs: Sequence[RunEntry], notes: Sequence[str] = (
     if len(pairs) > MODELS:
         told.append(f"Pictures of the {MODELS} models that ran last; the others' are in their reports.")
     return displayable(
-        environment()
+        jinja_environment()
         .get_template("index.html")
         .render(
             latest=[_row(store, next(run for run in newest if run.tier == tier)) for tier in tiers],

@@ -10,7 +10,7 @@ from pydantic import Field
 from superweight.evidence.measured import Record
 
 ChangeKind = Literal["perplexity", "zero-shot", "divergence", "super-weights", "size", "role", "cell"]
-Outcome = Literal["PASS", "REGRESSION", "INCONCLUSIVE", "CANNOT COMPARE", "NOTE"]
+ChangeVerdict = Literal["PASS", "REGRESSION", "INCONCLUSIVE", "CANNOT COMPARE", "NOTE"]
 
 
 class Change(Record):
@@ -20,7 +20,7 @@ class Change(Record):
     recipe: str
     kind: ChangeKind
     gate: str = Field(description="`perplexity:wiki`, `zero-shot:piqa`, `super-weights`, `size`, `role`, `cell`")
-    verdict: Outcome = Field(description="of the later run against the earlier; NOTE judges nothing")
+    verdict: ChangeVerdict = Field(description="of the later run against the earlier; NOTE judges nothing")
     message: str
     decides: bool = Field(default=False, description="true on what is, or was, a candidate or the uncompressed model")
     reason: str = Field(default="", description="why it cannot be compared, for machines")
@@ -45,7 +45,7 @@ class Change(Record):
         return self.decides and self.verdict == "CANNOT COMPARE" and self.reason != "not-asked"
 
 
-def overall(found: Iterable[Change]) -> Outcome:
+def overall(found: Iterable[Change]) -> ChangeVerdict:
     """One answer to whether the later run is worse; references and controls are shown and decide nothing."""
     found = list(found)
     deciding = [change for change in found if change.decides]

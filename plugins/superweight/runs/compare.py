@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from superweight.evidence.measured import Record, Verdict
-from superweight.runs.change import Change, Outcome, overall
-from superweight.runs.compare_cells import GateLookup, changes
-from superweight.runs.environment_diff import Surrounding, environment_alarms, surroundings
+from superweight.runs.change import Change, ChangeVerdict, overall
+from superweight.runs.compare_cells import GateLookup, compare_cells
+from superweight.runs.environment_diff import Difference, baseline_moved, environment_diff
 from superweight.runs.snapshot import SNAPSHOT_VERSION, Snapshot
 
 COMPARISON_VERSION = "1.0"
 
-EXIT_CODES: dict[Outcome, int] = {"REGRESSION": 1, "CANNOT COMPARE": 2}
+EXIT_CODES: dict[ChangeVerdict, int] = {"REGRESSION": 1, "CANNOT COMPARE": 2}
 """Of the command; 0 for the rest."""
 
 
@@ -35,7 +35,7 @@ class ModelComparison(Record):
     model: str
     before: Side | None
     after: Side | None
-    surroundings: list[Surrounding] = Field(default_factory=list, description="checkpoint, machine, libraries")
+    surroundings: list[Difference] = Field(default_factory=list, description="checkpoint, machine, libraries")
     alarms: list[str] = Field(
         default_factory=list, description="figures of the uncompressed model that changed although it did not"
     )
@@ -48,7 +48,7 @@ class RunComparison(Record):
     schema_version: str = COMPARISON_VERSION
     before: str = Field(description="what was compared, as it was named")
     after: str
-    verdict: Outcome = Field(description="whether the later run is worse")
+    verdict: ChangeVerdict = Field(description="whether the later run is worse")
     models: list[ModelComparison] = Field(default_factory=list)
 
 
@@ -85,9 +85,9 @@ def _compare(model: str, before: Snapshot | None, after: Snapshot | None, gates:
         model=model,
         before=_side(before),
         after=_side(after),
-        surroundings=surroundings(one, other) if both else [],
-        alarms=doubts + (environment_alarms(one, other) if both else []),
-        changes=changes(one, other, gates),
+        surroundings=environment_diff(one, other) if both else [],
+        alarms=doubts + (baseline_moved(one, other) if both else []),
+        changes=compare_cells(one, other, gates),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from superweight.cards.base import Coordinate
 from superweight.cards.gate import GateCard, GateKind
 from superweight.cards.model import Role
-from superweight.runs.change import Change, ChangeKind, Outcome
+from superweight.runs.change import Change, ChangeKind, ChangeVerdict
 from superweight.runs.figure_pair import Paired
 from superweight.runs.snapshot import CellFigures, KeptWeight, PerplexityFigure, Snapshot
 from superweight.statistics.multiplicity import holm
@@ -19,7 +19,7 @@ GateLookup = Callable[[GateKind, str, str, str], GateCard | None]
 _DECIDING: tuple[Role, ...] = ("baseline", "candidate")
 
 
-def changes(before: Snapshot, after: Snapshot, gates: GateLookup) -> list[Change]:
+def compare_cells(before: Snapshot, after: Snapshot, gates: GateLookup) -> list[Change]:
     """Compare every cell and figure that is in either snapshot.
 
     Figures are compared on the windows or items that both runs have, by the tests and margins that the gate compares a
@@ -58,7 +58,7 @@ class _Cell:
             return [self._vanished(self.old.role)]
         return [self._note("cell", "cell", f"is new: a {self.new.role}", reason="appeared")] if self.new else []
 
-    def _change(self, kind: ChangeKind, gate: str, verdict: Outcome, message: str, **more: Any) -> Change:
+    def _change(self, kind: ChangeKind, gate: str, verdict: ChangeVerdict, message: str, **more: Any) -> Change:
         return Change(
             model=self.after.model,
             recipe=self.recipe,
@@ -130,7 +130,7 @@ class _Cell:
             *_only_in(new.super_weights, old.super_weights, "new among the super weights"),
         ]
         promised = old.promises or new.promises
-        verdict: Outcome = "PASS" if not lost else "REGRESSION" if promised else "NOTE"
+        verdict: ChangeVerdict = "PASS" if not lost else "REGRESSION" if promised else "NOTE"
         figures = _figures("survived", float(before), float(after), higher_is_better=True)
         return [self._change("super-weights", "super-weights", verdict, "; ".join(lines), n=len(pairs), **figures)]
 
@@ -196,7 +196,7 @@ class _Cell:
         return found
 
 
-def _verdict(change: Change) -> Outcome:
+def _verdict(change: Change) -> ChangeVerdict:
     assert change.alpha is not None
     assert change.p_pass is not None
     assert change.p_adjusted is not None

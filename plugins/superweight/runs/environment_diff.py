@@ -14,7 +14,7 @@ from superweight.runs.snapshot import Snapshot
 _SIGMAS = 3.0  # beyond the noise by chance: less than three figures in a thousand
 
 
-class Surrounding(Record):
+class Difference(Record):
     """Something that figures may depend on, and that is not the same in both runs."""
 
     name: str = Field(description="`tier`, `checkpoint content_hash`, `torch`, `device`, …")
@@ -26,7 +26,7 @@ class Surrounding(Record):
         return f"{self.name} {self.before or 'none'} → {self.after or 'none'}"
 
 
-def surroundings(before: Snapshot, after: Snapshot) -> list[Surrounding]:
+def environment_diff(before: Snapshot, after: Snapshot) -> list[Difference]:
     """Tier, checkpoint, machine and library versions, as far as they differ."""
 
     def told(snapshot: Snapshot) -> dict[str, str]:
@@ -36,13 +36,13 @@ def surroundings(before: Snapshot, after: Snapshot) -> list[Surrounding]:
     ours, theirs = told(before), told(after)
     names = dict.fromkeys([*ours, *theirs])
     return [
-        Surrounding(name=name, before=ours.get(name, ""), after=theirs.get(name, ""))
+        Difference(name=name, before=ours.get(name, ""), after=theirs.get(name, ""))
         for name in names
         if ours.get(name, "") != theirs.get(name, "")
     ]
 
 
-def environment_alarms(before: Snapshot, after: Snapshot) -> list[str]:
+def baseline_moved(before: Snapshot, after: Snapshot) -> list[str]:
     """Where the same checkpoint, uncompressed, gives another figure than before.
 
     The mean difference on the windows or items that both runs have is held against three standard errors, beside the
@@ -55,7 +55,7 @@ def environment_alarms(before: Snapshot, after: Snapshot) -> list[str]:
     same = before.checkpoint.content_hash and before.checkpoint.content_hash == after.checkpoint.content_hash
     if not same:
         return []
-    changed = ", ".join(one.describe() for one in surroundings(before, after))
+    changed = ", ".join(one.describe() for one in environment_diff(before, after))
     cause = f"what differs around the runs: {changed}" if changed else "nothing that was recorded around them differs"
     alarms = []
     for gate, figure in _baseline_figures(before, after):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from superweight.cards.gate import GateCard
 from superweight.runs.snapshot import PerplexityFigure, TaskFigure
-from superweight.statistics.noninferiority import Design, compare_means, compare_scores
+from superweight.statistics.noninferiority import ErrorBudget, compare_means, compare_scores
 
 _Key = TypeVar("_Key", int, str)
 Scores = Mapping[str, float]
@@ -103,7 +103,7 @@ class Paired:
 
     def _tested(self, card: GateCard) -> dict[str, Any]:
         """All of them at the final analysis: nothing is left to be asked, so nothing is spent on stopping early."""
-        design = Design(alpha=(1 - card.confidence) / 2, early=0.0)
+        design = ErrorBudget(alpha=(1 - card.confidence) / 2, early_share=0.0)
         margin = math.log1p(card.margin) if self.kind == "perplexity" else card.margin
         losses, n = self.losses, len(self.after)
         if self.binary:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 _FEWEST = 8  # pairs of neighbours; fewer say nothing of how alike they are
 
 
-def inflation(values: Sequence[float], places: Sequence[int]) -> float:
+def variance_inflation(values: Sequence[float], places: Sequence[int]) -> float:
     """By how much the likeness of neighbours raises the variance of a mean.
 
     Var(mean) = σ²/n · (1 + 2ρ·A/n), with ρ the correlation of neighbours and A the number of pairs of them among the n

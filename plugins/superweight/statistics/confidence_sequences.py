@@ -120,7 +120,7 @@ def log_t_capital(t: npt.ArrayLike, n: npt.ArrayLike) -> Floats:
 
 
 @lru_cache(maxsize=4096)
-def t_reach(n: int, alpha: float) -> float:
+def t_half_width(n: int, alpha: float) -> float:
     """How many standard errors a mean may be from the truth at n values, whatever n, with probability 1 − alpha.
 
     On one side. Infinite while n is too small for any data to decide.

@@ -14,23 +14,23 @@ from typing import Literal, NamedTuple
 
 from scipy import special
 
-from superweight.statistics.autocorrelation import inflation
+from superweight.statistics.autocorrelation import variance_inflation
 from superweight.statistics.confidence_sequences import (
     betting_bound,
     betting_interval,
     log_capital,
     log_t_capital,
-    t_reach,
+    t_half_width,
 )
 from superweight.statistics.interval import Interval
 from superweight.statistics.proportions import exact_interval, p_value
-from superweight.statistics.skewness import guarded, sample_skewness, stretch
+from superweight.statistics.skewness import interval_stretch, sample_skewness, skew_guarded_t
 
-Kind = Literal["scores", "means", "share"]
+TestKind = Literal["scores", "means", "share"]
 
 
 @dataclass(frozen=True)
-class Design:
+class ErrorBudget:
     """How the error rate of a comparison is spent.
 
     A share of it is for stopping early, by tests that hold at every n; the rest is for one analysis of all planned
@@ -48,22 +48,22 @@ class Design:
     """
 
     alpha: float = 0.025
-    early: float = 0.2
+    early_share: float = 0.2
     family: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha is one-sided and must be above 0 and below 0.5, found {self.alpha}")
-        if not 0 <= self.early < 1:
-            raise ValueError(f"early is a share of alpha and must be at least 0 and below 1, found {self.early}")
+        if not 0 <= self.early_share < 1:
+            raise ValueError(f"early is a share of alpha and must be at least 0 and below 1, found {self.early_share}")
 
     def share(self, n: int, planned: int) -> float:
         """The share of alpha that is for an analysis of n of the planned items."""
-        return 1 - self.early if n == planned else self.early
+        return 1 - self.early_share if n == planned else self.early_share
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """What the items say about one figure of a candidate.
 
     Attributes:
@@ -90,8 +90,8 @@ class Comparison:
     p_regression: float
     spread: float
     method: str
-    kind: Kind = "means"
-    early: float = 0.0
+    kind: TestKind = "means"
+    early_share: float = 0.0
     discordance: float = 0.0
     skewness: float = 0.0
 
@@ -101,7 +101,7 @@ class Comparison:
         return self.n < self.planned
 
 
-def compare_scores(gained: int, lost: int, n: int, *, planned: int, margin: float, design: Design) -> Comparison:
+def compare_scores(gained: int, lost: int, n: int, *, planned: int, margin: float, design: ErrorBudget) -> PairedTest:
     """Paired 0/1 scores: what share of the items does the candidate lose, net of those it gains?
 
     All planned items are analysed by an exact unconditional test, fewer by a confidence sequence.
@@ -137,7 +137,7 @@ def compare_scores(gained: int, lost: int, n: int, *, planned: int, margin: floa
             betting_interval(gained, lost, n, alpha),
         )
     loss, discordance = ((lost - gained) / n, (lost + gained) / n) if n else (0.0, 0.0)
-    return Comparison(
+    return PairedTest(
         n=n,
         planned=planned,
         loss=loss,
@@ -147,12 +147,12 @@ def compare_scores(gained: int, lost: int, n: int, *, planned: int, margin: floa
         spread=_spread(discordance - loss**2, n),
         method="exact score test of paired proportions" if n == planned else "confidence sequence by betting",
         kind="scores",
-        early=design.early,
+        early_share=design.early_share,
         discordance=discordance,
     )
 
 
-def compare_share(count: int, n: int, *, planned: int, margin: float, design: Design) -> Comparison:
+def compare_share(count: int, n: int, *, planned: int, margin: float, design: ErrorBudget) -> PairedTest:
     """One share, such as that of the answers that changed, against the largest accepted one.
 
     All planned items are analysed by the exact binomial test, fewer by a confidence sequence. The share is the loss.
@@ -191,7 +191,7 @@ def compare_share(count: int, n: int, *, planned: int, margin: float, design: De
             Interval(1 - betting_bound(0, n - count, n, alpha), betting_bound(0, count, n, alpha)),
         )
     found = count / n if n else 0.0
-    return Comparison(
+    return PairedTest(
         n=n,
         planned=planned,
         loss=found,
@@ -201,14 +201,14 @@ def compare_share(count: int, n: int, *, planned: int, margin: float, design: De
         spread=_spread(found - found**2, n),
         method="exact binomial test" if n == planned else "confidence sequence by betting",
         kind="share",
-        early=design.early,
+        early_share=design.early_share,
         discordance=found,
     )
 
 
 def compare_means(
-    losses: Sequence[float], *, planned: int, margin: float, design: Design, places: Sequence[int] | None = None
-) -> Comparison:
+    losses: Sequence[float], *, planned: int, margin: float, design: ErrorBudget, places: Sequence[int] | None = None
+) -> PairedTest:
     """Real-valued paired losses: how much does the candidate lose in the mean?
 
     All planned items are analysed by Student's t, fewer by an anytime-valid t test, both guarded against skewed losses.
@@ -241,12 +241,12 @@ def compare_means(
         loss = math.inf
         tests = _Tests(1.0, 0.0, Interval(math.inf, math.inf))
     elif n >= 2:
-        alike = 1.0 if places is None else inflation(losses, places)
+        alike = 1.0 if places is None else variance_inflation(losses, places)
         spread = math.sqrt(math.fsum((value - loss) ** 2 for value in losses) / (n - 1) * alike)
         if share:
             error, skewed = spread / math.sqrt(n), sample_skewness(losses)
             tests = _t_tests(loss, error, skewed, n, margin, design.alpha * share, final=n == planned)
-    return Comparison(
+    return PairedTest(
         n=n,
         planned=planned,
         loss=loss,
@@ -256,7 +256,7 @@ def compare_means(
         spread=spread,
         method="paired Student t" if n == planned else "anytime-valid paired t",
         kind="means",
-        early=design.early,
+        early_share=design.early_share,
         skewness=skewed,
     )
 
@@ -279,15 +279,15 @@ def _t_tests(mean: float, error: float, skewed: float, n: int, margin: float, al
     excess = mean - margin
     # Losses that are all the same decide by their sign; a no-op loses exactly nothing everywhere, and must pass.
     t = excess / error if error else math.copysign(math.inf, excess) if excess else 0.0
-    low, high = float(guarded(t, skewed, n)), float(guarded(-t, -skewed, n))
+    low, high = float(skew_guarded_t(t, skewed, n)), float(skew_guarded_t(-t, -skewed, n))
     if final:
         p_pass, p_regression = float(special.stdtr(n - 1, low)), float(special.stdtr(n - 1, high))
         reach = -float(special.stdtrit(n - 1, alpha))
     else:
         p_pass, p_regression = _one_over(float(log_t_capital(low, n))), _one_over(float(log_t_capital(high, n)))
-        reach = t_reach(n, alpha)
+        reach = t_half_width(n, alpha)
     half = reach * error if error or math.isfinite(reach) else math.inf
-    below, above = (half * float(stretch(side * skewed, n)) for side in (-1, 1))
+    below, above = (half * float(interval_stretch(side * skewed, n)) for side in (-1, 1))
     return _Tests(p_pass, p_regression, Interval(mean - below, mean + above))
 
 

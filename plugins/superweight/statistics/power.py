@@ -8,15 +8,15 @@ from functools import lru_cache
 
 from scipy import optimize, special
 
-from superweight.statistics.noninferiority import Comparison, Kind
+from superweight.statistics.noninferiority import PairedTest, TestKind
 from superweight.statistics.proportions import null_variance, p_value
-from superweight.statistics.skewness import stretch
+from superweight.statistics.skewness import interval_stretch
 
 #: Beyond this nobody measures.
 _MOST = 10_000_000
 
 
-def detectable_loss(comparison: Comparison, *, margin: float, alpha: float, power: float = 0.8) -> float:
+def detectable_loss(comparison: PairedTest, *, margin: float, alpha: float, power: float = 0.8) -> float:
     """Smallest true loss that so many items would call a REGRESSION with the given power.
 
     Real-valued losses: margin + (t(alpha) + t(power))·se, with quantiles of Student's t, the first of them as the guard
@@ -38,7 +38,7 @@ def detectable_loss(comparison: Comparison, *, margin: float, alpha: float, powe
         A loss above the margin; infinite if so few items would detect none.
 
     """
-    n, level = comparison.n, alpha * (1 - comparison.early)
+    n, level = comparison.n, alpha * (1 - comparison.early_share)
     if comparison.kind == "means":
         if n < 2 or not math.isfinite(comparison.spread):
             return math.inf
@@ -58,7 +58,7 @@ def detectable_loss(comparison: Comparison, *, margin: float, alpha: float, powe
     return math.inf if missing(1.0) < 0 else float(optimize.brentq(missing, margin, 1.0))
 
 
-def n_to_decide(comparison: Comparison, *, margin: float, alpha: float, power: float = 0.8) -> int | None:
+def n_to_decide(comparison: PairedTest, *, margin: float, alpha: float, power: float = 0.8) -> int | None:
     """Items after which the verdict would be in, with the given power, if the loss and the spread seen are the truth.
 
     Args:
@@ -72,7 +72,7 @@ def n_to_decide(comparison: Comparison, *, margin: float, alpha: float, power: f
 
     """
     gap = abs(comparison.loss - margin)
-    level = alpha * (1 - comparison.early)
+    level = alpha * (1 - comparison.early_share)
     if not comparison.n or not gap or not math.isfinite(gap) or not math.isfinite(comparison.spread):
         return None
     z_alpha, z_power = -float(special.ndtri(level)), float(special.ndtri(power))
@@ -93,11 +93,11 @@ def n_to_decide(comparison: Comparison, *, margin: float, alpha: float, power: f
 def _t_distance(n: int, level: float, power: float, skewness: float) -> float:
     """From the margin to a mean that is called with the given power, in standard errors of n values."""
     # How far the guard stretches the interval differs from sample to sample; one standard error covers most of them.
-    reach = -float(special.stdtrit(n - 1, level)) * float(stretch(skewness, n, added=1.0))
+    reach = -float(special.stdtrit(n - 1, level)) * float(interval_stretch(skewness, n, added=1.0))
     return reach + float(special.stdtrit(n - 1, power))
 
 
-def _variances(comparison: Comparison, margin: float, loss: float) -> tuple[float, float]:
+def _variances(comparison: PairedTest, margin: float, loss: float) -> tuple[float, float]:
     """Variance of an item's 0/1 loss if the true loss is `loss`: as a test of the margin estimates it, and as it is.
 
     The discordance is the one seen or, if larger, the one that the loss implies.
@@ -110,7 +110,7 @@ def _variances(comparison: Comparison, margin: float, loss: float) -> tuple[floa
 
 
 @lru_cache(maxsize=1024)
-def _fewest_lost(n: int, margin: float, level: float, kind: Kind) -> int | None:
+def _fewest_lost(n: int, margin: float, level: float, kind: TestKind) -> int | None:
     """The fewest lost items that, with none gained, are called a regression; None if not even all are."""
 
     def decided(lost: int) -> bool:

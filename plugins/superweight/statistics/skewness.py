@@ -55,7 +55,7 @@ def standard_error(n: Floats | int) -> Floats:
     return np.where(n > 2, error, 0.0)
 
 
-def stretch(skewness: Floats | float, n: Floats | int, added: float = _ADDED) -> Floats:
+def interval_stretch(skewness: Floats | float, n: Floats | int, added: float = _ADDED) -> Floats:
     """By how much the interval of a mean reaches farther up than a normal one would; down, for minus the skewness.
 
     Args:
@@ -72,9 +72,9 @@ def stretch(skewness: Floats | float, n: Floats | int, added: float = _ADDED) ->
     return result
 
 
-def guarded(t: Floats | float, skewness: Floats | float, n: Floats | int) -> Floats:
+def skew_guarded_t(t: Floats | float, skewness: Floats | float, n: Floats | int) -> Floats:
     """A t statistic that counts if it is low, brought nearer to zero as far as skewness may have made it low.
 
     For one that counts if it is high, `-guarded(-t, -skewness, n)`.
     """
-    return np.where(np.asarray(t) < 0, t / stretch(skewness, n), t)
+    return np.where(np.asarray(t) < 0, t / interval_stretch(skewness, n), t)

@@ -6,7 +6,7 @@ from superweight.verdict.integrity import judge_detection, judge_sanity, judge_s
 from superweight.verdict.quality import judge_perplexity, judge_zero_shot
 from superweight.verdict.result import GateResult, infra_gate
 from superweight.verdict.rules import Rules
-from superweight.verdict.stopping import decided
+from superweight.verdict.stopping import may_stop
 
 __all__ = [
     "GateResult",
@@ -14,7 +14,6 @@ __all__ = [
     "Rules",
     "RunVerdict",
     "combine",
-    "decided",
     "gates_of",
     "infra_gate",
     "judge_cell",
@@ -24,5 +23,6 @@ __all__ = [
     "judge_sanity",
     "judge_super_weights",
     "judge_zero_shot",
+    "may_stop",
     "unmeasured",
 ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-MANIFOLD = 9.0
+AS_MULTIPLE_FROM = 9.0
 """A relative change of so much is tenfold."""
 
 _LEGIBLE = 1e7
 """Nobody reads more digits than of smaller numbers."""
 
 
-def times(ratio: float) -> str:
+def as_multiple(ratio: float) -> str:
     """A ratio in words: `×1.03`, `×128,000`, `×2.8e+36`."""
     if not math.isfinite(ratio):
         return "×∞"
@@ -20,6 +20,6 @@ def times(ratio: float) -> str:
     return f"×{ratio:.3g}" if ratio < 1000 else f"×{float(f'{ratio:.2g}'):,.0f}"
 
 
-def relative(change: float) -> str:
+def as_percent(change: float) -> str:
     """A relative change: `+2.67%`, `×128,000`."""
-    return times(1 + change) if change >= MANIFOLD else f"{change:+.2%}"
+    return as_multiple(1 + change) if change >= AS_MULTIPLE_FROM else f"{change:+.2%}"

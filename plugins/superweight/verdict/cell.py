@@ -12,9 +12,9 @@ from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS, GateCard, GateKind
 from superweight.evidence.measured import CellEvidence, Failure
 from superweight.statistics.multiplicity import holm
 from superweight.verdict import quality
-from superweight.verdict.explain.message import argued
+from superweight.verdict.explain.message import with_argument
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
-from superweight.verdict.margins import expired, notes, stale, too_fine
+from superweight.verdict.margins import below_noise_floor, expired, warnings, why_not_applicable
 from superweight.verdict.result import QUALITY, GateResult, Kind, infra_gate
 from superweight.verdict.rules import Rules
 
@@ -40,7 +40,7 @@ def gates_of(
         gates = [*_integrity_gates(cell), *quality_gates(cell, theirs, rules)]
         gates = _as_one_family(gates, rules.planned.get(cell.id, 0))
         gates = [_waived(gate, cell, rules) for gate in gates]
-        gates = [argued(gate, cell, theirs, gates, rules, run) for gate in gates]
+        gates = [with_argument(gate, cell, theirs, gates, rules, run) for gate in gates]
     return gates + [_failed(failure, cell) for failure in cell.failures]
 
 
@@ -104,12 +104,12 @@ def _with_provenance(
     of = gate.gate.partition(":")[2]
     figure = cell.perplexity[of] if card.kind in CORPUS_KINDS else cell.zero_shot[of]
     planned = figure.planned or gate.planned or 0
-    found = stale(
+    found = why_not_applicable(
         card, planned=planned, device_class=machine.get("device class", ""), today=rules.today
     ) or _below_noise(card, gate, baseline)
     if found is None:
         return gate.model_copy(
-            update={"details": gate.details | {"notes": notes(card, versions=machine, today=rules.today)}}
+            update={"details": gate.details | {"notes": warnings(card, versions=machine, today=rules.today)}}
         )
     reason, sentence = found
     message = f"not judged ({reason}): {sentence}\n{gate.message}"
@@ -119,7 +119,7 @@ def _with_provenance(
 
 def _below_noise(card: GateCard, gate: GateResult, baseline: CellEvidence) -> tuple[str, str] | None:
     noise = baseline.noise.get(gate.gate)
-    sentence = too_fine(card, noise) if noise is not None else None
+    sentence = below_noise_floor(card, noise) if noise is not None else None
     return None if sentence is None else ("margin-below-noise", sentence)
 
 

@@ -103,7 +103,7 @@ def directions(found: Iterable[Flip]) -> dict[str, int]:
     return counts
 
 
-def describe(found: Sequence[Flip], most: int = 5) -> str:
+def flips_text(found: Sequence[Flip], most: int = 5) -> str:
     """A line of counts, and one for each of the first few flips.
 
     Args:

@@ -16,7 +16,7 @@ Staleness = Literal["gate-expired", "gate-n", "gate-device"]
 _SOON = 30  # days before its expiry that a card begins to say so: time to decide the margin anew
 
 
-def stale(card: GateCard, *, planned: int, device_class: str, today: date) -> tuple[Staleness, str] | None:
+def why_not_applicable(card: GateCard, *, planned: int, device_class: str, today: date) -> tuple[Staleness, str] | None:
     """Why a run must not be judged by this card, if so.
 
     Versions that differ are no reason, since they change with every release; `notes` tells them.
@@ -51,7 +51,7 @@ def stale(card: GateCard, *, planned: int, device_class: str, today: date) -> tu
     return None
 
 
-def notes(card: GateCard, *, versions: Mapping[str, str], today: date) -> list[str]:
+def warnings(card: GateCard, *, versions: Mapping[str, str], today: date) -> list[str]:
     """What a reader should know about a card that holds all the same.
 
     Args:
@@ -95,7 +95,7 @@ def noise_floor(noise: Noise) -> float:
     return abs(noise.mean) + 2 * noise.sd / math.sqrt(noise.n)
 
 
-def too_fine(card: GateCard, noise: Noise) -> str | None:
+def below_noise_floor(card: GateCard, noise: Noise) -> str | None:
     """Why a margin below the noise floor cannot be judged by, if it is.
 
     Args:

@@ -10,9 +10,9 @@ from typing import Any
 from superweight.cards.gate import GateCard
 from superweight.evidence.measured import Failure, Perplexity, Verdict, ZeroShot
 from superweight.statistics.interval import Interval
-from superweight.statistics.noninferiority import Comparison, Design, compare_means, compare_scores, compare_share
+from superweight.statistics.noninferiority import ErrorBudget, PairedTest, compare_means, compare_scores, compare_share
 from superweight.statistics.power import detectable_loss, n_to_decide
-from superweight.verdict.amounts import relative
+from superweight.verdict.amounts import as_percent
 from superweight.verdict.chance import nothing_to_lose
 from superweight.verdict.flips import compared, flips
 from superweight.verdict.margins import loss_margin
@@ -95,7 +95,7 @@ def _uninformative(gate: GateResult, nothing: str) -> GateResult:
 
 
 def judge_perplexity(
-    card: GateCard, corpus: str, candidate: Perplexity, baseline: Perplexity, design: Design
+    card: GateCard, corpus: str, candidate: Perplexity, baseline: Perplexity, design: ErrorBudget
 ) -> GateResult:
     """Perplexity ratio to the uncompressed model, paired by window.
 
@@ -131,14 +131,16 @@ def judge_perplexity(
         detectable=_expm1(_detectable(comparison, loss_margin(card), design)),
         details=details,
         message=(
-            f"perplexity on {corpus} {before:.4g} → {candidate.value:.4g}: {relative(ratio)} "
-            f"[{relative(low)}, {relative(high)}] "
+            f"perplexity on {corpus} {before:.4g} → {candidate.value:.4g}: {as_percent(ratio)} "
+            f"[{as_percent(low)}, {as_percent(high)}] "
             f"over {_of(comparison)} windows of {candidate.window} tokens; accepted up to +{card.margin:.2%}{apart}"
         ),
     )  # fmt: skip
 
 
-def judge_zero_shot(card: GateCard, task: str, candidate: ZeroShot, baseline: ZeroShot, design: Design) -> GateResult:
+def judge_zero_shot(
+    card: GateCard, task: str, candidate: ZeroShot, baseline: ZeroShot, design: ErrorBudget
+) -> GateResult:
     """The task's metric against the uncompressed model's, paired by item.
 
     Scores of 0 and 1 get exact tests of paired proportions, others those of paired means. Which of the two must not
@@ -181,7 +183,7 @@ def judge_zero_shot(card: GateCard, task: str, candidate: ZeroShot, baseline: Ze
     return gate.model_copy(update=_CERTAIN) if candidate.unanswered else gate
 
 
-def judge_divergence(card: GateCard, corpus: str, candidate: Perplexity, design: Design) -> GateResult:
+def judge_divergence(card: GateCard, corpus: str, candidate: Perplexity, design: ErrorBudget) -> GateResult:
     """Mean KL divergence from the uncompressed model's next-token distribution, nats a token."""
     return _share_or_mean(
         "divergence", corpus, card, design, candidate.kl, candidate,
@@ -189,7 +191,7 @@ def judge_divergence(card: GateCard, corpus: str, candidate: Perplexity, design:
     )  # fmt: skip
 
 
-def judge_agreement(card: GateCard, corpus: str, candidate: Perplexity, design: Design) -> GateResult:
+def judge_agreement(card: GateCard, corpus: str, candidate: Perplexity, design: ErrorBudget) -> GateResult:
     """Share of tokens that the two models do not rank first alike."""
     apart = [1 - share for share in candidate.agreement]
     return _share_or_mean(
@@ -198,7 +200,7 @@ def judge_agreement(card: GateCard, corpus: str, candidate: Perplexity, design: 
     )  # fmt: skip
 
 
-def judge_flips(card: GateCard, task: str, candidate: ZeroShot, baseline: ZeroShot, design: Design) -> GateResult:
+def judge_flips(card: GateCard, task: str, candidate: ZeroShot, baseline: ZeroShot, design: ErrorBudget) -> GateResult:
     """Share of items whose chosen answer is another, right or wrong.
 
     Items that do not tell their answer are left out, and no more of them are to come once all have been asked.
@@ -228,7 +230,7 @@ def judge_flips(card: GateCard, task: str, candidate: ZeroShot, baseline: ZeroSh
 
 
 def _share_or_mean(
-    kind: Kind, of: str, card: GateCard, design: Design, values: Sequence[float], figure: Perplexity, *,
+    kind: Kind, of: str, card: GateCard, design: ErrorBudget, values: Sequence[float], figure: Perplexity, *,
     metric: str, what: str, unit: str,
 ) -> GateResult:  # fmt: skip
     if not values:
@@ -255,7 +257,7 @@ def _share_or_mean(
 
 
 def _gate(
-    kind: Kind, of: str, card: GateCard, comparison: Comparison, design: Design, *, message: str, **figures: Any
+    kind: Kind, of: str, card: GateCard, comparison: PairedTest, design: ErrorBudget, *, message: str, **figures: Any
 ) -> GateResult:
     """A gate with its verdict, before the other gates of the cell are looked at."""
     verdict: Verdict = "INCONCLUSIVE"
@@ -286,7 +288,7 @@ def _gate(
     return _bounded(gate, card)
 
 
-def _detectable(comparison: Comparison, margin: float, design: Design) -> float:
+def _detectable(comparison: PairedTest, margin: float, design: ErrorBudget) -> float:
     """Of the whole plan: a measurement that stopped early would have gone on, had the loss been there."""
     return detectable_loss(replace(comparison, n=comparison.planned), margin=margin, alpha=design.alpha / design.family)
 
@@ -339,7 +341,7 @@ def _other_text(one: Perplexity, other: Perplexity) -> bool:
     return (one.tokens_sha256, one.window) != (other.tokens_sha256, other.window)
 
 
-def _of(comparison: Comparison) -> str:
+def _of(comparison: PairedTest) -> str:
     return f"{comparison.n} of {comparison.planned}" if comparison.stopped_early else str(comparison.n)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from superweight.cards.gate_book import GateBook
-from superweight.statistics.noninferiority import Design
+from superweight.statistics.noninferiority import ErrorBudget
 
 EARLY = 0.2  # share of alpha that buys early stopping where a tier stops early
 
@@ -31,6 +31,6 @@ class Rules:
     planned: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)
 
-    def design(self, confidence: float) -> Design:
+    def design(self, confidence: float) -> ErrorBudget:
         """How the error rate of a gate of this confidence is spent."""
-        return Design(alpha=(1 - confidence) / 2, early=EARLY if self.sequential else 0.0)
+        return ErrorBudget(alpha=(1 - confidence) / 2, early_share=EARLY if self.sequential else 0.0)

@@ -9,7 +9,7 @@ from superweight.verdict.result import GateResult
 from superweight.verdict.rules import Rules
 
 
-def decided(cell: CellEvidence, gate: str, baseline: CellEvidence, rules: Rules) -> bool:
+def may_stop(cell: CellEvidence, gate: str, baseline: CellEvidence, rules: Rules) -> bool:
     """Whether more windows or items of one figure would change no verdict.
 
     A PASS is in when the error rate kept for stopping early buys it. A REGRESSION must be one for the whole run: it is
@@ -29,14 +29,14 @@ def decided(cell: CellEvidence, gate: str, baseline: CellEvidence, rules: Rules)
     kinds = CORPUS_KINDS if asked in CORPUS_KINDS else TASK_KINDS
     gates = list(quality_gates(cell, baseline, rules))
     family = max(rules.planned.get(cell.id, 0), len(gates)) * max(len(rules.planned), 1)
-    regressed = [each for each in gates if _regressed(each, family)]
+    regressed = [each for each in gates if _is_regression(each, family)]
     if any(rules.book.waiver(cell.model, cell.recipe, each.gate, rules.today) is None for each in regressed):
         return True
     ours = [each for each in gates if each.kind in kinds and each.gate.partition(":")[2] == of]
     return bool(ours) and all(each.verdict == "PASS" or each in regressed for each in ours)
 
 
-def _regressed(gate: GateResult, family: int) -> bool:
+def _is_regression(gate: GateResult, family: int) -> bool:
     if gate.p_regression is None or gate.alpha is None:
         return False
     return gate.p_regression * family <= gate.alpha

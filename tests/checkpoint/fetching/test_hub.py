@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from superweight.cards.source import HubSource
-from superweight.checkpoint import describe, load_model, resolve
+from superweight.checkpoint import load_model, planned_downloads, resolve
 from superweight.errors import InfraError
 from support.web import Page
 
@@ -118,7 +118,7 @@ def test_users_own_hub_cache_is_used(hub, files, own_cache, tmp_path, monkeypatc
     huggingface_hub.snapshot_download(REPOSITORY, revision=COMMIT, cache_dir=tmp_path / "user", endpoint=hub.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve(source(), own_cache, progress=False).directory.is_relative_to(tmp_path / "user")
-    assert [planned.present for planned in describe(source(), own_cache)] == [True]
+    assert [planned.present for planned in planned_downloads(source(), own_cache)] == [True]
 
 
 def test_partial_snapshot_of_the_user_is_not_taken_for_the_whole(hub, files, own_cache, tmp_path):
@@ -131,15 +131,19 @@ def test_partial_snapshot_of_the_user_is_not_taken_for_the_whole(hub, files, own
 
 def test_describe_lists_what_will_be_downloaded(hub, files, own_cache):
     hub.publish(files)
-    planned = {item.what.rpartition(", ")[2]: (item.size, item.present) for item in describe(source(), own_cache)}
+    planned = {
+        item.what.rpartition(", ")[2]: (item.size, item.present) for item in planned_downloads(source(), own_cache)
+    }
     wanted = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     assert planned == {name: (len(files[name]), False) for name in wanted}
     resolve(source(), own_cache, progress=False)
-    assert [(item.present) for item in describe(source(), own_cache)] == [True]
+    assert [(item.present) for item in planned_downloads(source(), own_cache)] == [True]
 
 
 def test_describe_without_a_hub(own_cache):
-    assert [(item.size, item.present) for item in describe(source(repository="no/where"), own_cache)] == [(None, False)]
+    assert [(item.size, item.present) for item in planned_downloads(source(repository="no/where"), own_cache)] == [
+        (None, False)
+    ]
 
 
 def test_damaged_file_is_noticed(hub, files, own_cache):

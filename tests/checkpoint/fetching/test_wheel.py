@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from superweight.cards.source import WheelSource
-from superweight.checkpoint import describe, fetch_file, resolve
+from superweight.checkpoint import fetch_file, planned_downloads, resolve
 from superweight.errors import InfraError
 from support.web import Page
 
@@ -104,22 +104,22 @@ def test_wheel_on_this_machine_needs_no_index(monkeypatch, own_cache, tmp_path, 
     (folder / NAME).write_bytes(WHEEL)
     if place == "find-links":
         monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    assert [(size, present) for _, size, present in describe(source(), own_cache)] == [(None, True)]
+    assert [(size, present) for _, size, present in planned_downloads(source(), own_cache)] == [(None, True)]
     assert fetch_file(source(), own_cache, progress=False).read_bytes() == CONTENT
 
 
 def test_describe_tells_the_size_before_and_presence_after(index, own_cache):
-    [planned] = describe(source(), own_cache)
+    [planned] = planned_downloads(source(), own_cache)
     assert "small-corpora==1.2" in planned.what
     assert (planned.size, planned.present) == (len(WHEEL), False)
     fetch_file(source(), own_cache, progress=False)
-    assert [(size, present) for _, size, present in describe(source(), own_cache)] == [(None, True)]
+    assert [(size, present) for _, size, present in planned_downloads(source(), own_cache)] == [(None, True)]
 
 
 def test_describe_works_offline(monkeypatch, own_cache):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    assert [(size, present) for _, size, present in describe(source(), own_cache)] == [(None, False)]
+    assert [(size, present) for _, size, present in planned_downloads(source(), own_cache)] == [(None, False)]
 
 
 def test_other_hash_on_the_index_is_refused_before_the_download(index, own_cache):

@@ -17,21 +17,21 @@ from superweight.evidence.moment import moment
 from superweight.progress import duration
 from superweight.report.format import SYMBOLS, displayable
 from superweight.report.overview import (
-    broken,
     decides,
-    fingerprint,
-    fixes,
+    failed_controls,
     headline,
     in_order,
+    machine_line,
+    measured_share,
+    model_notes,
     not_measured,
-    notes,
     reasons,
     releases,
     silent,
-    spent,
+    suggestions,
     tally,
 )
-from superweight.report.overview import models as model_lines
+from superweight.report.overview import model_verdicts as model_lines
 from superweight.report.page.cells import CellView, cell_view, column
 from superweight.report.page.flips import flipped
 from superweight.report.page.matrix import matrix
@@ -69,7 +69,7 @@ def render_html(
     items = flipped(document, directory)
     views = [cell_view(cell, items.cells.get(cell.id, [])) for cell in in_order(document.cells)]
     return displayable(
-        environment()
+        jinja_environment()
         .get_template("report.html")
         .render(
             **_first_screen(document),
@@ -97,12 +97,12 @@ def _first_screen(document: RunDocument) -> dict[str, Any]:
         "lines": model_lines(document),
         "tally": _tally(document),
         "took": _took(document),
-        "fingerprint": fingerprint(document),
-        "spent": spent(document),
-        "notes": notes(document),
+        "fingerprint": machine_line(document),
+        "spent": measured_share(document),
+        "notes": model_notes(document),
         "candidates": candidate_rows(document),
         "reasons": reasons(document),
-        "fixes": fixes(document),
+        "fixes": suggestions(document),
         "matrix": matrix(document),
         "interval": _interval(document),
     }
@@ -135,7 +135,7 @@ def _choices(document: RunDocument, views: Sequence[CellView]) -> dict[str, list
 
 def _tally(document: RunDocument) -> list[tuple[str, str]]:
     """Counts in words, and how each is coloured; a control that is as expected is no bad news."""
-    missed, unread = len(broken(document)), len(silent(document))
+    missed, unread = len(failed_controls(document)), len(silent(document))
     found = [
         (f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", "aside" if missed else str(verdict))
         for role, verdict, n in tally(document)
@@ -196,7 +196,7 @@ def asset(name: str) -> str:
 
 
 @cache
-def environment() -> Environment:
+def jinja_environment() -> Environment:
     """Templates of the pages; whatever they are given is escaped."""
     return Environment(
         loader=PackageLoader("superweight.report.page"),

@@ -11,12 +11,12 @@ from superweight.report.format import number
 from superweight.runs.change import Change
 from superweight.runs.compare import ModelComparison, RunComparison
 from superweight.runs.document import RunDocument
-from superweight.runs.environment_diff import Surrounding
+from superweight.runs.environment_diff import Difference
 
 _WORSE = 3  # figures that are named
 
 
-class ModelChanges(NamedTuple):
+class ModelView(NamedTuple):
     """One model."""
 
     model: str
@@ -26,25 +26,25 @@ class ModelChanges(NamedTuple):
     asides: list[str]
     """Of what decides nothing."""
     unchanged: str
-    surroundings: list[Surrounding]
+    surroundings: list[Difference]
 
 
-class Comparison(NamedTuple):
+class ComparisonView(NamedTuple):
     """Against one earlier run."""
 
     name: str
     headline: str
     verdict: str
     brief: list[str]
-    models: list[ModelChanges]
+    models: list[ModelView]
     repeats: bool
     """Whether it says what the comparison before it said."""
 
 
-def comparisons(document: RunDocument) -> list[Comparison]:
+def comparisons(document: RunDocument) -> list[ComparisonView]:
     """Against the release baseline and against the last run, where there are such."""
     earlier = (document.look_back.against_release, document.look_back.against_last)
-    found: list[Comparison] = []
+    found: list[ComparisonView] = []
     for comparison in earlier:
         if comparison is not None:
             models = [_model(model) for model in comparison.models]
@@ -54,8 +54,8 @@ def comparisons(document: RunDocument) -> list[Comparison]:
     return found
 
 
-def _compared(comparison: RunComparison, models: list[ModelChanges], brief: list[str], repeats: bool) -> Comparison:
-    return Comparison(
+def _compared(comparison: RunComparison, models: list[ModelView], brief: list[str], repeats: bool) -> ComparisonView:
+    return ComparisonView(
         name=_named(comparison),
         headline=headline(comparison),
         verdict=comparison.verdict.replace(" ", "-"),
@@ -92,15 +92,15 @@ def _figure(change: Change) -> str:
     return f"{change.gate} {number(change.before, change.metric)} → {number(change.after, change.metric)}"
 
 
-def _rows(models: list[ModelChanges]) -> list[list[list[object]]]:
+def _rows(models: list[ModelView]) -> list[list[list[object]]]:
     return [model.table.to_numpy().tolist() for model in models]
 
 
-def _model(model: ModelComparison) -> ModelChanges:
+def _model(model: ModelComparison) -> ModelView:
     said = [(f"{SYMBOLS[verdict]} {text}", decides) for verdict, text, decides in sentences(model)]
     rows = change_rows(model)
     idle = (rows["before"] == rows["after"]) & rows["verdict"].str.startswith("(")  # nor does it decide anything
-    return ModelChanges(
+    return ModelView(
         model=model.model,
         before=_told(model),
         table=rows[~idle],

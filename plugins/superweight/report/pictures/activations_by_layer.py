@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from superweight.evidence.measured import LayerPeaks, Peak
-from superweight.report.pictures.figures import some
+from superweight.report.pictures.figures import first_few
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 from superweight.runs.document import CellDocument
@@ -108,7 +108,7 @@ def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Seq
     for cell in cells:
         now = _at(cell, layer, channel)
         outcome[_became(was, now)].append(cell.recipe)
-    parts = [f"{what} under {some(names)}" for what, names in outcome.items() if names]
+    parts = [f"{what} under {first_few(names)}" for what, names in outcome.items() if names]
     return f"{said} {', and '.join(parts)}"
 
 

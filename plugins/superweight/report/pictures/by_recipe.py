@@ -10,13 +10,13 @@ import altair as alt
 import pandas as pd
 
 from superweight.report.format import count, difference, end_of_loss, margin, number, verdict_text
-from superweight.report.pictures.figures import Figure, figures, link, role_mark, some, told
+from superweight.report.pictures.figures import Figure, figures, first_few, link, mark_text, role_mark
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour, verdict_shape
 from superweight.report.shippable import used
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
-from superweight.verdict.amounts import times
+from superweight.verdict.amounts import as_multiple
 
 _SPAN, _LEAST = 4.0, 1.5  # margins on the losing side; what lies beyond is drawn at the edge
 _MANIFOLD = 10.0  # times the uncompressed model's perplexity
@@ -116,7 +116,9 @@ def _row(figure: Figure, low: float, high: float) -> dict[str, object]:
         "turned": 180 if value < low else 0,
         "label": _short(figure) if beyond else "",
         "opacity": 0.4 if _left_open(figure) else 1.0,
-        "tip": told(figure, f"{figure.of} {difference(figure.gate)}, accepted {margin(figure.gate) or 'not judged'}"),
+        "tip": mark_text(
+            figure, f"{figure.of} {difference(figure.gate)}, accepted {margin(figure.gate) or 'not judged'}"
+        ),
         "href": link(figure.cell),
     }
 
@@ -124,7 +126,7 @@ def _row(figure: Figure, low: float, high: float) -> dict[str, object]:
 def _short(figure: Figure) -> str:
     """A change that is off the scale: a multiple where per cent would be a long number."""
     if figure.gate.kind == "perplexity" and figure.ratio > _MANIFOLD:
-        return times(figure.ratio)
+        return as_multiple(figure.ratio)
     return difference(figure.gate).partition(" [")[0]
 
 
@@ -190,12 +192,12 @@ def _finding(found: Sequence[Figure], about: _Kind, cells: Sequence[CellDocument
     recipes = {figure.cell.recipe for figure in lost}
     undecided = [c.recipe for c in candidates if c.recipe not in {*recipes, *passed} and _open(c, found[0].gate.kind)]
     missing = [cell.recipe for cell in candidates if cell.recipe not in {*recipes, *passed, *undecided}]
-    also = f"; too few {about.items} to tell for {some(undecided)}" if undecided else ""
-    also += f"; {some(missing)} not judged" if missing else ""
+    also = f"; too few {about.items} to tell for {first_few(undecided)}" if undecided else ""
+    also += f"; {first_few(missing)} not judged" if missing else ""
     if lost:
         most = max(lost, key=lambda figure: _share(figure.gate))
         others = [one for one in dict.fromkeys(figure.cell.recipe for figure in lost) if one != most.cell.recipe]
-        also = (f", and {some(others)} more than is accepted too" if others else "") + also
+        also = (f", and {first_few(others)} more than is accepted too" if others else "") + also
         change = difference(most.gate).partition(" [")[0]
         return f"{about.word}: {most.cell.recipe} lost {change} on {most.of}, {margin(most.gate)} is accepted{also}"
     if not passed:

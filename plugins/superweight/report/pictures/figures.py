@@ -53,11 +53,11 @@ def link(cell: CellDocument) -> str:
     return f"#{cell.id}"
 
 
-def told(figure: Figure, text: str) -> str:
+def mark_text(figure: Figure, text: str) -> str:
     """What a mark says of itself."""
     return f"{role_mark(figure.cell)}: {text}: {SYMBOLS[figure.gate.verdict]} {figure.gate.verdict}"
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
+def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -15,7 +15,7 @@ from superweight.report.pictures.figures import Figure, figures, link, role_mark
 from superweight.report.pictures.picture import Picture
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash, verdict_shape
 from superweight.runs.document import CellDocument
-from superweight.verdict.amounts import times
+from superweight.verdict.amounts import as_multiple
 
 _FAMILIES = {"rtn": "round to nearest", "clip-restore": "clip and restore"}
 
@@ -71,7 +71,7 @@ def _drawn(points: Sequence[_Point], corpus: str, families: Sequence[str]) -> Pa
             "high": 1 + point.figure.gate.interval[1] if point.figure.gate.interval else point.figure.ratio,
             "series": point.family,
             "verdict": point.figure.gate.verdict,
-            "tip": f"{role_mark(point.figure.cell)}: {times(point.figure.ratio)} at {point.block:,} elements: "
+            "tip": f"{role_mark(point.figure.cell)}: {as_multiple(point.figure.ratio)} at {point.block:,} elements: "
             f"{SYMBOLS[point.figure.gate.verdict]} {point.figure.gate.verdict}",
             "href": link(point.figure.cell),
         }
@@ -115,7 +115,7 @@ def _finding(points: Sequence[_Point], bits: int, corpus: str) -> str:
     better = [block for block in both if ratio[clip, block] < (1 - _SAME) * ratio[rtn, block]]
     worse = [block for block in both if ratio[clip, block] > (1 + _SAME) * ratio[rtn, block]]
     largest = both[-1]
-    figure = f"{times(ratio[clip, largest])} against {times(ratio[rtn, largest])} at {largest:,} elements"
+    figure = f"{as_multiple(ratio[clip, largest])} against {as_multiple(ratio[rtn, largest])} at {largest:,} elements"
     if better and better == both[-len(better) :]:
         where = "at every size of block" if better == both else f"in blocks of {better[0]:,} elements and more"
         return f"INT{bits}: clip and restore helps {where} on {corpus}: {figure}"
@@ -134,7 +134,7 @@ def _table(points: Sequence[_Point]) -> pd.DataFrame:
                 "by": point.family,
                 "elements": f"{point.block:,}",
                 "on": point.figure.of,
-                "perplexity ÷ baseline's": times(point.figure.ratio),
+                "perplexity ÷ baseline's": as_multiple(point.figure.ratio),
                 "verdict": f"{SYMBOLS[point.figure.gate.verdict]} {point.figure.gate.verdict}",
             }
             for point in sorted(points, key=lambda p: (p.figure.of, p.block, p.family))

@@ -10,11 +10,11 @@ import altair as alt
 import pandas as pd
 
 from superweight.report.format import difference
-from superweight.report.pictures.figures import Figure, figures, link, role_mark, told
+from superweight.report.pictures.figures import Figure, figures, link, mark_text, role_mark
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 from superweight.runs.document import CellDocument
-from superweight.verdict.amounts import times
+from superweight.verdict.amounts import as_multiple
 
 
 class _Point(NamedTuple):
@@ -78,7 +78,9 @@ def _drawn(
             "factor": point.factor,
             "value": value(point.figure) if point.figure else untouched,
             "series": point.of,
-            "tip": told(point.figure, f"{point.of} {difference(point.figure.gate)}") if point.figure else "as it is",
+            "tip": mark_text(point.figure, f"{point.of} {difference(point.figure.gate)}")
+            if point.figure
+            else "as it is",
             "href": link(point.figure.cell) if point.figure else "#",
         }
         for point in points
@@ -109,11 +111,11 @@ def _finding(points: Sequence[_Point]) -> str:
     low = min(here)
     removed = "Removing the super weights" if low == 0 else f"Scaling the super weights by {low:g}"
     others = {factor: ratio for factor, ratio in here.items() if factor > 1}
-    said = f"{removed} makes perplexity {times(here[low])} on {first}"
+    said = f"{removed} makes perplexity {as_multiple(here[low])} on {first}"
     if others:
         worst = max(others, key=lambda factor: others[factor])
         less = "less" if others[worst] < here[low] else "more"
-        said += f"; enlarging them costs {less}, {times(others[worst])} at {worst:g} times"
+        said += f"; enlarging them costs {less}, {as_multiple(others[worst])} at {worst:g} times"
     return said
 
 

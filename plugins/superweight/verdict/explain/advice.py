@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from superweight.cards.base import Coordinate
 from superweight.evidence.measured import CellEvidence, StoredWeight
-from superweight.verdict.explain.next_settings import finer, keeping
+from superweight.verdict.explain.next_settings import finer_settings, settings_that_keep_super_weights
 from superweight.verdict.result import GateResult
 
 _EXPLODED = 10  # times the baseline's perplexity: beyond what rounding does to a model that still works
@@ -53,7 +53,11 @@ def advice(
     if asked == "super-weights":
         return found + _restore(cell, run)
     return (
-        found + _cause(cell, gate) + _hidden(asked, gates) + finer(cell.recipe_parameters) + _elsewhere(cell, gate, run)
+        found
+        + _cause(cell, gate)
+        + _hidden(asked, gates)
+        + finer_settings(cell.recipe_parameters)
+        + _elsewhere(cell, gate, run)
     )
 
 
@@ -92,7 +96,7 @@ def _largest_change(cell: CellEvidence) -> float:
 
 
 def _restore(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[str]:
-    found = keeping(cell.recipe_parameters)
+    found = settings_that_keep_super_weights(cell.recipe_parameters)
     change = _largest_change(cell)
     if found and 0 < change < _CHANGED_MUCH:
         found.append(
@@ -119,7 +123,7 @@ def _cause(cell: CellEvidence, gate: GateResult) -> list[str]:
     exploded = f"perplexity is ×{ratio:.3g} with " if ratio > _EXPLODED else ""
     if _largest_change(cell) >= _CHANGED_MUCH:
         blame = "losing super weights alone can do this (arXiv:2411.07191, table 1), so restore them first"
-        return [f"{exploded}{state}: {blame}", *keeping(cell.recipe_parameters)]
+        return [f"{exploded}{state}: {blame}", *settings_that_keep_super_weights(cell.recipe_parameters)]
     if not exploded or not cell.super_weights:
         return []
     rounded = cell.sanity is not None and cell.sanity.hooks

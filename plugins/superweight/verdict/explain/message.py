@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
 from superweight.evidence.measured import CellEvidence
-from superweight.verdict.amounts import relative
+from superweight.verdict.amounts import as_percent
 from superweight.verdict.explain.advice import advice, super_weight_state
-from superweight.verdict.flips import describe, describe_windows, directions, flips, worst_windows
+from superweight.verdict.flips import describe_windows, directions, flips, flips_text, worst_windows
 from superweight.verdict.result import QUALITY, GateResult
 from superweight.verdict.rules import Rules
 
 _WINDOWS, _ITEMS = 3, 5  # listed in a message
 
 
-def argued(
+def with_argument(
     gate: GateResult,
     cell: CellEvidence,
     baseline: CellEvidence,
@@ -42,11 +42,11 @@ def argued(
     if gate.kind not in QUALITY:
         lines = [gate.message]
     elif gate.verdict == "PASS":
-        lines = [gate.message + _sharpness(gate)]
+        lines = [gate.message + _detectable_clause(gate)]
     elif gate.verdict == "INFRA":
         return gate
     else:
-        lines = [gate.message + _unpursued(gate, gates), *_most_changed(gate, cell, baseline)]
+        lines = [gate.message + _why_undecided(gate, gates), *_most_changed(gate, cell, baseline)]
         lines.append(f"super weights: {super_weight_state(cell)}")
     lines += [f"odd: {flag}" for flag in gate.flags]
     lines += [f"note: {note}" for note in gate.details.get("notes", [])]
@@ -64,13 +64,13 @@ def _with_flips(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) ->
     return gate.model_copy(update={"details": gate.details | details})
 
 
-def _sharpness(gate: GateResult) -> str:
+def _detectable_clause(gate: GateResult) -> str:
     if gate.detectable is None or not math.isfinite(gate.detectable):
         return ""
     return f"; would have seen a change of {amount(gate, gate.detectable)} four times in five"
 
 
-def _unpursued(gate: GateResult, gates: Sequence[GateResult]) -> str:
+def _why_undecided(gate: GateResult, gates: Sequence[GateResult]) -> str:
     """Why a gate was left undecided though items were left: the cell was decided already."""
     if gate.verdict != "INCONCLUSIVE" or gate.n is None or gate.planned is None or gate.n >= gate.planned:
         return ""
@@ -84,7 +84,7 @@ def _most_changed(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) 
         windows = worst_windows(baseline.perplexity[of], cell.perplexity[of], _WINDOWS)
         return ["windows that lost most:", describe_windows(windows)] if windows else []
     if gate.kind in TASK_KINDS and of in cell.zero_shot and of in baseline.zero_shot:
-        return [describe(flips(baseline.zero_shot[of], cell.zero_shot[of]), _ITEMS)]
+        return [flips_text(flips(baseline.zero_shot[of], cell.zero_shot[of]), _ITEMS)]
     return []
 
 
@@ -96,4 +96,4 @@ def amount(gate: GateResult, difference: float) -> str:
         case "divergence":
             return f"{difference:+.3g} nats a token"
         case _:
-            return relative(difference)
+            return as_percent(difference)

@@ -14,7 +14,7 @@ _TOKEN = "one massive entry sets the step of every token's activations: try acti
 _CHANNEL = "one scale for a whole matrix is coarser than engines use: try weights = 'channel'"
 
 
-def finer(parameters: Parameters) -> list[str]:
+def finer_settings(parameters: Parameters) -> list[str]:
     """What to set otherwise when text or answers got worse.
 
     Args:
@@ -35,7 +35,7 @@ def finer(parameters: Parameters) -> list[str]:
     return suggest(parameters) if suggest else []
 
 
-def keeping(parameters: Parameters) -> list[str]:
+def settings_that_keep_super_weights(parameters: Parameters) -> list[str]:
     """What to set otherwise when super weights lost their bits; empty for recipes that mean to change them."""
     kind = parameters.get("kind")
     if kind == "rtn":

@@ -7,7 +7,7 @@ from tabulate import tabulate
 from superweight.detect.result import Detection, SuperWeight
 
 
-def describe(detection: Detection, *, title: str) -> str:
+def as_table(detection: Detection, *, title: str) -> str:
     """A table of the examined weights and of the super activations they create.
 
     Args:
