@@ -117,13 +117,12 @@ def write_tasks(cards: Path, folder: Path) -> dict[str, Any]:
 
 def _texts(library: Any, cache: Any) -> Iterator[tuple[str, list[str], int]]:
     """Each corpus with the texts of the very windows that the tier draws, and how many tokens lm-eval scores of it."""
-    from superweight.evaluate import PreparedText, Scorer, corpus_tokens
+    from superweight.evaluate import corpus_tokens, prepare_text
 
     loaded = _loaded(library, cache)
-    scorer = Scorer(loaded)
     for entry in library.tiers[TIER].perplexity:
         tokens = corpus_tokens(loaded, library.corpora[entry.corpus], cache, progress=False)
-        drawn = PreparedText(scorer, tokens, window=entry.window, windows=entry.windows)
+        drawn = prepare_text(loaded, tokens, window=entry.window, windows=entry.windows)
         windows = [drawn.tokens_wt[number].tolist() for batch in drawn.batches for number in batch]
         texts = [document(loaded.tokenizer, window) for window in windows]
         lengths = [len(loaded.tokenizer.encode(text, add_special_tokens=False)) for text in texts]

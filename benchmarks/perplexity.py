@@ -18,7 +18,8 @@ import torch
 from measuring import copy_bandwidth, in_turn, in_words, machine, matmul_peak, ratio, table, write
 from superweight.cards import load_library
 from superweight.checkpoint import Cache, load_model, resolve
-from superweight.evaluate import Scorer, corpus_tokens, perplexity
+from superweight.evaluate import corpus_tokens, perplexity
+from superweight.forward.scorer import Scorer
 
 MODEL, CORPUS = "smollm2-135m-instruct", "wiki-embedded"
 SIDES = ("plain", "here")

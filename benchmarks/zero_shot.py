@@ -19,7 +19,8 @@ from measuring import copy_bandwidth, in_words, machine, matmul_peak, say, secon
 from superweight.cards import load_library
 from superweight.checkpoint import Cache, load_model, resolve
 from superweight.checkpoint.quiet import quiet
-from superweight.evaluate import PreparedTask, Scorer, load_task, prepare_task
+from superweight.evaluate import PreparedTask, ResidentModel, load_task, prepare_task
+from superweight.forward.scorer import Scorer
 
 MODEL = "smollm2-135m-instruct"
 TASKS = ("arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "piqa", "sciq", "winogrande")
@@ -45,14 +46,14 @@ def measure(tasks, *, dtype: str, limit: int) -> dict:
     library, cache = load_library(), Cache()
     checkpoint = resolve(library.models[MODEL].source, cache)
     loaded = load_model(checkpoint, compute_dtype=dtype)
-    scorer = Scorer(loaded)
+    model = ResidentModel(Scorer(loaded))
     theirs = loaded.model if dtype == "float32" else copy.deepcopy(loaded.model).to(torch.bfloat16)
     rows = []
     for name in tasks:
         card = library.tasks[name]
-        task = prepare_task(loaded, card, cache, limit=limit, prefer="embedded", scorer=scorer)
+        task = prepare_task(model.task_lm, card, cache, limit=limit, prefer="embedded")
         definition = load_task(card, cache, prefer="embedded").definition
-        rows.append(compare(task, definition, theirs, loaded.tokenizer, limit) | {"task": name})
+        rows.append(compare(task, model, definition, theirs, loaded.tokenizer, limit) | {"task": name})
         say(f"{name}: HFLM {rows[-1]['hflm_s']:.1f} s, here {rows[-1]['ours_s']:.1f} s")
     peak = matmul_peak(getattr(torch, dtype))
     return {
@@ -66,13 +67,13 @@ def measure(tasks, *, dtype: str, limit: int) -> dict:
     }
 
 
-def compare(ours: PreparedTask, definition, model, tokenizer, limit: int) -> dict:
+def compare(task: PreparedTask, ours: ResidentModel, definition, model, tokenizer, limit: int) -> dict:
     """One task on both sides; ours first and last, so that a drifting machine shows."""
     size = min(BATCH_SIZES, key=lambda size: hflm(definition, model, tokenizer, size, min(limit, PROBED))[0])
     answers = {}
-    times = [seconds(lambda: answers.update(figure=ours.measure()))]
+    times = [seconds(lambda: answers.update(figure=task.measure(ours)))]
     hflm_s, accuracy, samples = hflm(definition, model, tokenizer, size, limit)
-    times.append(seconds(ours.measure))
+    times.append(seconds(lambda: task.measure(ours)))
     differences, greedy = [], 0
     for item in answers["figure"].items:
         theirs = [response[0] for response in samples[item["doc_id"]]["resps"]]
@@ -81,7 +82,7 @@ def compare(ours: PreparedTask, definition, model, tokenizer, limit: int) -> dic
     metric = answers["figure"].metric
     return {
         "requests": len(differences),
-        "tokens": ours.tokens,
+        "tokens": task.tokens,
         "batch_size": size,
         "hflm_s": hflm_s,
         "ours_s": statistics.median(times),

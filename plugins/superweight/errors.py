@@ -23,6 +23,7 @@ InfraReason = Literal[
     "too-short",  # a corpus with less than one window
     "recipe-mismatch",  # a recipe that fits no module of the model
     "not-applicable",  # a recipe of super weights, and a model in which none is known
+    "cannot-tell",  # what runs the model does not show what is asked
     "missing-package",  # an optional dependency is not installed
     "interrupted",
     "test-failed",  # a test of somebody's own did, or it took too long

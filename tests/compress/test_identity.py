@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from superweight.compress import Context, apply
-from superweight.evaluate import Scorer, perplexity
+from superweight.evaluate import perplexity
+from superweight.forward.scorer import Scorer
 from support.tiny import TAUGHT, load, tiny_model, tiny_text, tiny_tokenizer, trained
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from superweight.cards.recipe import RecipeCard
 from superweight.compress import Context, apply
-from superweight.evaluate import Scorer
+from superweight.forward.scorer import Scorer
 
 CONTEXT = tuple(range(3, 27))
 PAIRS = [(CONTEXT, (30, 31, 32)), (CONTEXT, (40, 41)), (CONTEXT, (50, 51, 52, 53)), (CONTEXT[:9], (33, 34))]

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from superweight.evaluate import PreparedText, Scorer
+from superweight.evaluate import ResidentModel, perplexity_figure, prepare_text, score_batch
+from superweight.forward.scorer import Scorer
 
 TOKENS = torch.randint(3, 211, (240,), generator=torch.Generator().manual_seed(4))
 
@@ -17,7 +18,7 @@ def logits(loaded, window):
 
 
 def prepared(loaded, **options):
-    return PreparedText(Scorer(loaded), TOKENS, window=24, **options)
+    return ResidentModel(Scorer(loaded)), prepare_text(loaded, TOKENS, window=24, **options)
 
 
 def damaged(loaded):
@@ -33,12 +34,12 @@ def test_agrees_with_full_logits(make_loaded, kind):
     loaded = make_loaded(kind)
     loaded = copy.copy(loaded)
     object.__setattr__(loaded, "model", copy.deepcopy(loaded.model))
-    text = prepared(loaded, batch_tokens=72)
-    text.remember()
+    model, text = prepared(loaded, batch_tokens=72)
+    model.remember(text)
     reference = {index: logits(loaded, window) for index, window in enumerate(text.tokens_wt)}
     damaged(loaded)
     for batch in text.batches:
-        for score in text.score(batch, compare=True):
+        for score in score_batch(model, text, batch, compare=True):
             p = reference[score["window"]].log_softmax(-1)
             q = logits(loaded, text.tokens_wt[score["window"]]).log_softmax(-1)
             assert score["kl"] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3, abs=1e-6)
@@ -47,38 +48,41 @@ def test_agrees_with_full_logits(make_loaded, kind):
 
 
 def test_a_model_does_not_diverge_from_itself(make_loaded):
-    text = prepared(make_loaded("llama"))
-    scores = [score for batch in text.batches for score in text.score(batch, remember=True)]
-    assert text.remembered
-    again = [score for batch in text.batches for score in text.score(batch, compare=True)]
-    assert [score["nll"] for score in again] == [score["nll"] for score in scores]
+    model, text = prepared(make_loaded("llama"))
+    assert model.reference.missing(text) == text.batches
+    scores = [score for batch in text.batches for score in model.score_windows(text, batch, remember=True)]
+    assert not model.reference.missing(text)
+    again = [score for batch in text.batches for score in score_batch(model, text, batch, compare=True)]
+    assert [score["nll"] for score in again] == [score.nll for score in scores]
     assert {score["kl"] for score in again} == {0.0}
     assert {score["agreement"] for score in again} == {1.0}
 
 
 def test_a_model_that_gives_nan_diverges_without_bound(make_loaded):
     loaded = make_loaded("llama", seed=3)
-    text = prepared(loaded)
-    text.remember()
+    model, text = prepared(loaded)
+    model.remember(text)
     weight = loaded.model.model.layers[1].mlp.down_proj.weight
     before = weight.clone()
     weight[3] = float("nan")
     try:
-        (score,) = text.score(text.batches[0], compare=True)
+        (score,) = score_batch(model, text, text.batches[0], compare=True)
     finally:
         weight.copy_(before)
     assert (score["kl"], score["nll"]) == (math.inf, math.inf)
 
 
 def test_a_batch_gives_the_same_figures_whenever_it_is_asked(make_loaded):
-    text = prepared(make_loaded("llama"), batch_tokens=72)
-    forwards = {score["window"]: score["nll"] for batch in text.batches for score in text.score(batch)}
-    backwards = {score["window"]: score["nll"] for batch in reversed(text.batches) for score in text.score(batch)}
+    model, text = prepared(make_loaded("llama"), batch_tokens=72)
+    forwards = {score["window"]: score["nll"] for batch in text.batches for score in score_batch(model, text, batch)}
+    backwards = {
+        score["window"]: score["nll"] for batch in reversed(text.batches) for score in score_batch(model, text, batch)
+    }
     assert forwards == backwards
-    some = [score for batch in text.batches[:2] for score in text.score(batch)]
-    figure = text.figure(some)
+    some = [score for batch in text.batches[:2] for score in score_batch(model, text, batch)]
+    figure = perplexity_figure(text, some, vocabulary=211)
     assert (figure.windows, figure.planned, figure.tokens) == (6, 10, 6 * 23)
     assert list(figure.index) == sorted(text.batches[0] + text.batches[1])
-    assert figure.nll == tuple(forwards[index] for index in figure.index)
+    assert figure.nll == [forwards[index] for index in figure.index]
     assert figure.value == pytest.approx(math.exp(sum(figure.nll) / 6), rel=1e-12)
-    assert figure.kl == figure.agreement == ()
+    assert figure.kl == figure.agreement == []

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from superweight.errors import InfraError
-from superweight.evaluate import PROTOCOL, Scorer, perplexity
+from superweight.evaluate import PROTOCOL, perplexity
+from superweight.forward.scorer import Scorer
 
 
 def gptq(model, tokens, window, windows):
@@ -62,7 +63,7 @@ def test_progress_and_json(make_loaded):
     calls = []
     found = perplexity(make_loaded("llama"), torch.arange(3, 103), window=25, progress=lambda *step: calls.append(step))
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert json.loads(json.dumps(found.as_dict()))["nll"] == list(found.nll)
+    assert json.loads(found.model_dump_json())["nll"] == found.nll
 
 
 def test_a_wrecked_model_has_infinite_perplexity(make_loaded):
@@ -70,7 +71,7 @@ def test_a_wrecked_model_has_infinite_perplexity(make_loaded):
     loaded.model.lm_head.weight[5] = float("nan")
     found = perplexity(loaded, torch.arange(3, 103), window=50)
     assert found.value == math.inf
-    assert found.nll == (math.inf, math.inf)
+    assert found.nll == [math.inf, math.inf]
 
 
 @pytest.mark.real

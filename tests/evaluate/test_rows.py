@@ -9,7 +9,8 @@ from superweight.cards.data import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError
-from superweight.evaluate import load_task, prepare_task
+from superweight.evaluate import load_task
+from support.asking import AskedTask
 
 ROWS = 40
 CHOICE = {
@@ -53,7 +54,7 @@ def prepare(tmp_path, make_loaded, monkeypatch):
         }  # fmt: skip
         (tmp_path / "t.yaml").write_text(yaml.safe_dump(given | settings))
         card = TaskCard(id="t", task=str(tmp_path / "t.yaml"))
-        return prepare_task(loaded or make_loaded("llama", bos=True), card, Cache(tmp_path / "cache"))
+        return AskedTask(loaded or make_loaded("llama", bos=True), card, Cache(tmp_path / "cache"))
 
     return make
 
@@ -87,7 +88,7 @@ def test_a_row_that_cannot_be_asked_is_named_and_the_rest_decided(prepare, setti
     found = prepared.measure()
     assert found.n == found.planned == prepared.planned == ROWS - 1
     assert 5 not in [item["doc_id"] for item in found.items]
-    assert found.as_dict()["left_out"] == [left_out._asdict()]
+    assert found.left_out == [left_out._asdict()]
     whole = prepare(settings).measure()
     sound = [item for item in whole.items if item["doc_id"] != 5]
     assert [item["acc"] for item in found.items] == [item["acc"] for item in sound]
@@ -154,7 +155,7 @@ def test_prompts_that_are_cut_short_are_counted(prepare):
     prepared = prepare(CHOICE, {5: {"text": "lazy dog " * 100}, 6: {"text": "quick fox " * 100}})
     assert prepared.left_out == ()
     assert prepared.warnings == ("6 prompts lost their beginning: the model is fed 128 tokens at most",)
-    assert prepared.measure().warnings == prepared.warnings
+    assert prepared.measure().warnings == list(prepared.warnings)
 
 
 def test_templates_that_fail_are_told(prepare):
@@ -198,7 +199,7 @@ def test_what_cannot_be_asked_summed_up_or_scored_is_told_with_the_task(prepare,
     with (tmp_path / "t.yaml").open("a") as file:
         file.write("process_results: !function code.score\n")
     card = TaskCard(id="t", task=str(tmp_path / "t.yaml"))
-    task = prepare_task(make_loaded("llama", bos=True), card, Cache(tmp_path / "cache"))
+    task = AskedTask(make_loaded("llama", bos=True), card, Cache(tmp_path / "cache"))
     with pytest.raises(
         InfraError, match=r"task 't': lm-eval cannot score what the model answers to row \d+ \(KeyError"
     ):

@@ -13,7 +13,8 @@ from superweight.cards.library import builtin_cards, read_card
 from superweight.checkpoint import Cache
 from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError
-from superweight.evaluate import Scorer, load_task, prepare_task, task_file, zero_shot
+from superweight.evaluate import load_task, task_file, zero_shot
+from support.asking import AskedTask
 
 SEVEN = ["arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "piqa", "sciq", "winogrande"]
 
@@ -113,7 +114,7 @@ def test_a_task_is_answered_as_hflm_answers_it(make_loaded, task_card, tmp_path,
     assert_same_as_hflm(ours, *hflm(loaded, load_task(card, cache).definition, 20))
     assert (ours.n, ours.data, ours.task) == (20, "json: test split", "mine")
     assert ours.version.startswith("2.0 (lm-eval ")
-    assert json.loads(json.dumps(ours.as_dict()))["items"][0]["doc_id"] == 0
+    assert json.loads(json.dumps(ours.items))[0]["doc_id"] == 0
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bloom", "gemma2", "gpt_neox"])
@@ -152,7 +153,7 @@ def test_rolling_and_generated_answers_are_lm_evals_own(make_loaded, task_card, 
 
 def test_a_prepared_task_asks_the_model_as_it_is(make_loaded, task_card, tmp_path):
     loaded = make_loaded("llama", bos=False)
-    prepared = prepare_task(loaded, task_card(CHOICE), Cache(tmp_path), scorer=Scorer(loaded))
+    prepared = AskedTask(loaded, task_card(CHOICE), Cache(tmp_path))
     before = prepared.measure()
     weight = loaded.model.model.layers[0].mlp.down_proj.weight
     kept = weight.clone()
@@ -247,7 +248,7 @@ def test_another_rule_of_scoring_is_another_content(make_loaded, task_card, tmp_
 
     def content(**changes):
         card = task_card(CHOICE | changes, metric=changes.get("metric_list", [{"metric": "acc"}])[0]["metric"])
-        return prepare_task(loaded, card, Cache(tmp_path), limit=3).content
+        return AskedTask(loaded, card, Cache(tmp_path), limit=3).content
 
     plain = content()
     assert content() == plain

@@ -12,7 +12,8 @@ from transformers import (
 )
 
 from superweight.errors import InfraError
-from superweight.evaluate import Scorer, perplexity
+from superweight.evaluate import perplexity
+from superweight.forward.scorer import Scorer
 from superweight.forward.soundness import positions
 
 

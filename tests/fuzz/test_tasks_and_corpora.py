@@ -16,7 +16,9 @@ from fuzz.damage import budget, byte_damage, json_damage, line_damage, tree_dama
 from fuzz.outcome import inflict, outcome, restore
 from superweight.cards import CorpusCard, TaskCard
 from superweight.checkpoint import Cache
-from superweight.evaluate import Scorer, corpus_text, corpus_tokens, perplexity, prepare_task
+from superweight.evaluate import ResidentModel, corpus_text, corpus_tokens, perplexity
+from superweight.forward.scorer import Scorer
+from support.asking import AskedTask
 from support.tiny import tiny, tiny_text
 
 WORDS = [f"w{token - 4}" for token in tiny_text(400, seed=3).tolist()]
@@ -73,7 +75,8 @@ def as_old_as_each_other(directory):
 
 @pytest.mark.parametrize("examples", [30, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_damaged_tasks_are_told_of_or_asked_as_the_files_say(loaded, tmp_path, examples):
-    directory, cache, scorer, known = tmp_path / "files", Cache(tmp_path / "cache"), Scorer(loaded), {}
+    directory, cache, known = tmp_path / "files", Cache(tmp_path / "cache"), {}
+    model = ResidentModel(Scorer(loaded))
     files = {"rows.json": json.dumps(ROWS).encode(), "successor.yaml": TASK.format(directory=directory).encode()}
     card = TaskCard(id="successor", task=str(directory / "successor.yaml"))
 
@@ -84,7 +87,7 @@ def test_damaged_tasks_are_told_of_or_asked_as_the_files_say(loaded, tmp_path, e
         inflict(damages, directory)
         as_old_as_each_other(directory)
         found = outcome(
-            lambda: prepare_task(loaded, card, cache, scorer=scorer, progress=False).measure(),
+            lambda: AskedTask(loaded, card, cache, model=model, progress=False).measure(),
             ["rows.json", "'successor'", "successor.yaml"],
         )
         if found is not None:

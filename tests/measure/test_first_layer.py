@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from superweight.measure.model_under_recipe import _first_layer
+from superweight.measure.model_in_memory import _first_layer
 
 UP, DOWN = "model.layers.{}.mlp.up_proj.weight", "model.layers.{}.mlp.down_proj.weight"
 

@@ -46,8 +46,8 @@ def test_every_module_that_measuring_reaches_is_in_the_key_or_said_not_to_matter
 def test_a_package_that_is_added_later_is_in_the_key(tmp_path):
     copy = shutil.copytree(ROOT, tmp_path / "superweight", ignore=shutil.ignore_patterns("__pycache__", "fixtures"))
     before = keys.source_digest(copy, keys.NOT_IN_FIGURES)
-    (copy / "forward").mkdir()
-    (copy / "forward" / "runner.py").write_text("")
+    (copy / "another").mkdir()
+    (copy / "another" / "runner.py").write_text("")
     assert keys.source_digest(copy, keys.NOT_IN_FIGURES) != before
 
 

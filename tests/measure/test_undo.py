@@ -9,7 +9,8 @@ from superweight.checkpoint import Cache
 from superweight.compress import Applied
 from superweight.errors import InfraError
 from superweight.measure.fingerprint import fingerprints
-from superweight.measure.model_under_recipe import ModelUnderRecipe
+from superweight.measure.reference import Reference
+from superweight.measure.resident_runner import ResidentRunner
 
 HELD = "model.layers.1.mlp.down_proj.weight"
 NORM = "model.norm.weight"
@@ -26,16 +27,14 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(weights, tmp_path):
-    made = ModelUnderRecipe(
-        model_from_argument(str(weights)), load_library(), Cache(tmp_path), device="cpu", dtype=None
-    )
+def reference(weights, tmp_path):
+    made = Reference(model_from_argument(str(weights)), load_library(), Cache(tmp_path), device="cpu", dtype=None)
     vars(made)["protected"] = {}  # no need to look for super weights that nobody planted
     return made
 
 
-def cell(bench, recipe):
-    return Cell(bench.card, bench.library.recipes[recipe])
+def apply(reference, recipe):
+    return ResidentRunner(reference, Cell(reference.card, reference.library.recipes[recipe]))._apply()
 
 
 def spoil(monkeypatch, *names):
@@ -51,36 +50,36 @@ def spoil(monkeypatch, *names):
 
 
 @pytest.mark.parametrize("recipe", ["rtn-int8-channel", "rtn-int4-g64", "no-op", "w8a8-channel-token-naive"])
-def test_every_bit_comes_back(bench, recipe):
-    before = fingerprints(bench.loaded.model)
-    applied = bench.apply(cell(bench, recipe))
-    assert (fingerprints(bench.loaded.model) != before) == bool(applied.changed)
-    bench.undo()
-    assert fingerprints(bench.loaded.model) == before
+def test_every_bit_comes_back(reference, recipe):
+    before = fingerprints(reference.loaded.model)
+    applied = apply(reference, recipe)
+    assert (fingerprints(reference.loaded.model) != before) == bool(applied.changed)
+    reference.memory.undo()
+    assert fingerprints(reference.loaded.model) == before
 
 
-def test_one_bit_that_does_not_come_back_ends_measuring_on_this_model(bench, monkeypatch):
-    bench.apply(cell(bench, "rtn-int8-channel"))
+def test_one_bit_that_does_not_come_back_ends_measuring_on_this_model(reference, monkeypatch):
+    apply(reference, "rtn-int8-channel")
     spoil(monkeypatch, HELD)
     with pytest.raises(InfraError, match="1 parameters are not what they were") as caught:
-        bench.apply(cell(bench, "no-op"))
+        apply(reference, "no-op")
     assert caught.value.reason == "crash"
     assert HELD in str(caught.value)
     monkeypatch.undo()
-    for again in (bench.undo, lambda: bench.apply(cell(bench, "baseline"))):
+    for again in (reference.memory.undo, lambda: apply(reference, "baseline")):
         with pytest.raises(InfraError, match="could not be restored") as later:
             again()
         assert later.value is caught.value
 
 
-def test_only_what_the_recipe_wrote_is_looked_at_again(bench, monkeypatch):
+def test_only_what_the_recipe_wrote_is_looked_at_again(reference, monkeypatch):
     """What it must not write is found while it is in force, by inspection."""
     read = []
-    bench.apply(cell(bench, "rtn-int8-channel"))
+    apply(reference, "rtn-int8-channel")
     monkeypatch.setattr(
-        "superweight.measure.model_under_recipe.fingerprints",
+        "superweight.measure.model_in_memory.fingerprints",
         lambda model, only: read.extend(only) or fingerprints(model, only),
     )
-    bench.undo()
+    reference.memory.undo()
     assert HELD in read
     assert NORM not in read

@@ -1,4 +1,4 @@
-"""Perplexity and zero-shot accuracy of a model in memory.
+"""Perplexity and zero-shot accuracy of whatever a runner runs.
 
 What tasks and corpora need (cards, downloads) is imported when one is first asked for: scoring needs torch alone.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from superweight.evaluate.perplexity import PROTOCOL, Perplexity, PreparedText, perplexity
-from superweight.evaluate.zero_shot import PreparedTask, ZeroShot, prepare_task, zero_shot
-from superweight.forward.another_kernel import another_kernel
-from superweight.forward.scorer import Scorer
+from superweight.evaluate.perplexity import PROTOCOL, perplexity, perplexity_figure, prepare_text, score_batch
+from superweight.evaluate.resident import ReferenceStates, ResidentModel
+from superweight.evaluate.zero_shot import PreparedTask, prepare_task, zero_shot
 
 if TYPE_CHECKING:
     from superweight.evaluate.corpora import corpus_text, corpus_tokens
@@ -19,18 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTOCOL",
-    "Perplexity",
     "PreparedTask",
-    "PreparedText",
-    "Scorer",
+    "ReferenceStates",
+    "ResidentModel",
     "Task",
-    "ZeroShot",
-    "another_kernel",
     "corpus_text",
     "corpus_tokens",
     "load_task",
     "perplexity",
+    "perplexity_figure",
     "prepare_task",
+    "prepare_text",
+    "score_batch",
     "task_file",
     "zero_shot",
 ]

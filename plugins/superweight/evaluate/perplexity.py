@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from superweight.errors import InfraError
 from superweight.evaluate.order import batched, visiting_order
-from superweight.forward.scorer import Progress, Scorer
+from superweight.evaluate.resident import ResidentModel
+from superweight.evidence.measured import Perplexity
+from superweight.forward.runner import Progress, TextWindows, WindowScore
+from superweight.forward.scorer import Scorer
 from superweight.forward.soundness import check_tokens, check_window
 
 if TYPE_CHECKING:
@@ -23,56 +25,33 @@ _LEFT_TO_CALIBRATION = 10  # one window in so many, at the end of the text
 PROTOCOL = "gptq: one tokenisation, non-overlapping windows, no stride, exp of the mean nll a token"
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """Perplexity of a token sequence, as in Frantar et al. 2022 (GPTQ, §4, and the authors' code).
+class ScoresWindows(Protocol):
+    """What perplexity asks of a runner."""
 
-    Attributes:
-        value: exp of the mean of `nll`; infinity if the model gives NaN anywhere.
-        nll: mean negative log-likelihood of each window, nats a token, in the order of the text.
-        index: which window of the text each is; all of them unless the measurement stopped early.
-        kl: of each window, the mean Kullback-Leibler divergence from the reference model's next-token distribution,
-            nats a token; empty if there was no reference.
-        agreement: of each window, the share of tokens on which both rank the same token first; empty likewise.
-        tokens: how many tokens were predicted: windows × (window − 1).
-        window: tokens a window.
-        windows: how many windows were measured.
-        planned: how many would have been without stopping early.
-        protocol: how it was measured.
-        tokens_sha256: of the token ids of all planned windows as little-endian int64, so that two figures can be told
-            to be of the same tokens.
-        vocabulary: tokens that the model chooses among, which is the perplexity of guessing.
-    """
-
-    value: float
-    nll: tuple[float, ...]
-    index: tuple[int, ...]
-    kl: tuple[float, ...]
-    agreement: tuple[float, ...]
-    tokens: int
-    window: int
-    windows: int
-    planned: int
-    protocol: str
-    tokens_sha256: str
-    vocabulary: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    def score_windows(self, text: TextWindows, batch: Sequence[int], *, compare: bool = False) -> list[WindowScore]:
+        """As `Runner.score_windows`."""
 
 
-class PreparedText:
-    """A corpus cut into windows, to be scored a batch at a time under one recipe after another.
+def prepare_text(
+    loaded: LoadedModel,
+    token_ids: torch.Tensor,
+    *,
+    window: int,
+    windows: int | None = None,
+    batch_tokens: int | None = None,
+    shuffled: bool = True,
+    name: str = "the corpus",
+) -> TextWindows:
+    """Cut a corpus into windows, to be scored a batch at a time by one runner after another.
 
     The batches are fixed: whoever scores one gets the same figures, whatever was scored before it.
 
     Args:
-        scorer: of the model.
+        loaded: the uncompressed model; the text must suit it.
         token_ids: `(tokens,)`, tokenised once as a whole. A last window that is not full is dropped.
         window: tokens a window, at least 2.
         windows: only so many; fewer are used if there are no more. All if not given.
-        batch_tokens: tokens a batch; how many of them share a forward pass is up to the scorer. One window if not
+        batch_tokens: tokens a batch; how many of them share a forward pass is up to the runner. One window if not
             given, as GPTQ does: recipes whose rounding depends on a whole activation tensor give other figures in other
             batches.
         shuffled: whether windows are drawn from all over the text, so that any of them stand for the whole and few are
@@ -84,85 +63,59 @@ class PreparedText:
         InfraError: there are fewer tokens than one window (`too-short`), the window is longer than the model was made
             for, or the text has a token without an embedding (`unsupported`).
     """
+    tokens_wt = _cut(token_ids, window, name)  # (windows of the whole text, window)
+    check_window(loaded.model, window)
+    check_tokens(loaded, tokens_wt, name)
+    order = _drawn(len(tokens_wt), windows) if shuffled else list(range(len(tokens_wt)))[:windows]
+    scored = tokens_wt[sorted(order)].cpu().numpy()
+    digest = hashlib.sha256(scored.astype("<i8").tobytes()).hexdigest()
+    return TextWindows(tokens_wt, batched(order, (batch_tokens or window) // window), digest)
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        token_ids: torch.Tensor,
-        *,
-        window: int,
-        windows: int | None = None,
-        batch_tokens: int | None = None,
-        shuffled: bool = True,
-        name: str = "the corpus",
-    ) -> None:
-        self.scorer = scorer
-        self.tokens_wt = _cut(token_ids, window, name)  # (windows of the whole text, window)
-        check_window(scorer.loaded.model, window)
-        check_tokens(scorer.loaded, self.tokens_wt, name)
-        order = _drawn(len(self.tokens_wt), windows) if shuffled else list(range(len(self.tokens_wt)))[:windows]
-        self.planned = len(order)
-        self.batches = batched(order, (batch_tokens or window) // window)
-        tokens = self.tokens_wt[sorted(order)].cpu().numpy()
-        self.tokens_sha256 = hashlib.sha256(tokens.astype("<i8").tobytes()).hexdigest()
-        self._reference: dict[int, torch.Tensor] = {}  # states of the reference model by window, on the CPU
 
-    @property
-    def remembered(self) -> bool:
-        """Whether the reference model's states are known for every window."""
-        return len(self._reference) == self.planned
+def score_batch(
+    runner: ScoresWindows, text: TextWindows, batch: Sequence[int], *, compare: bool = False
+) -> list[dict[str, Any]]:
+    """Score one of a text's batches.
 
-    def remember(self) -> None:
-        """Take the model as it is now as the reference; one forward pass of its body over every window."""
-        for batch in self.batches:
-            if any(index not in self._reference for index in batch):
-                self._keep(batch, self.scorer.window_states(self.tokens_wt[batch]))
+    Returns:
+        one dictionary a window: `window` and `nll`, and where the runner gives them also `kl` and `agreement`.
+    """
+    scores = runner.score_windows(text, batch, compare=compare)
+    figures = [{name: value for name, value in score._asdict().items() if value is not None} for score in scores]
+    return [{"window": index, **figure} for index, figure in zip(batch, figures, strict=True)]
 
-    def score(self, batch: Sequence[int], *, remember: bool = False, compare: bool = False) -> list[dict[str, Any]]:
-        """Score one of `batches` under the model as it is now.
 
-        Args:
-            batch: numbers of windows.
-            remember: take the model as it is now as the reference.
-            compare: measure the divergence from the reference.
+def perplexity_figure(
+    text: TextWindows, scores: Sequence[dict[str, Any]], *, vocabulary: int, corpus: str = "", origin: str = ""
+) -> Perplexity:
+    """The figure, as in Frantar et al. 2022 (GPTQ, §4, and the authors' code).
 
-        Returns:
-            one dictionary a window: `window` and `nll`, and with `compare` also `kl` and `agreement`.
-        """
-        tokens = self.tokens_wt[list(batch)]
-        states = self.scorer.window_states(tokens)
-        if remember:
-            self._keep(batch, states)
-        found: dict[str, Sequence[Any]] = {"window": batch}
-        if compare:
-            reference = torch.stack([self._reference[index] for index in batch])
-            found["nll"], found["kl"], found["agreement"] = self.scorer.compared(tokens, states, reference)
-        else:
-            found["nll"] = self.scorer.nll_of(tokens, states)
-        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-
-    def figure(self, scores: Sequence[dict[str, Any]]) -> Perplexity:
-        """The figure from what `score` returned for some of the windows; at least one."""
-        scores = sorted(scores, key=lambda score: int(score["window"]))
-        nll = tuple(float(score["nll"]) for score in scores)
-        window = self.tokens_wt.shape[1]
-        return Perplexity(
-            value=_exp(math.fsum(nll) / len(nll)),
-            nll=nll,
-            index=tuple(int(score["window"]) for score in scores),
-            kl=tuple(float(score["kl"]) for score in scores if "kl" in score),
-            agreement=tuple(float(score["agreement"]) for score in scores if "agreement" in score),
-            tokens=len(nll) * (window - 1),
-            window=window,
-            windows=len(nll),
-            planned=self.planned,
-            protocol=PROTOCOL,
-            tokens_sha256=self.tokens_sha256,
-            vocabulary=self.scorer.language_model.vocabulary,
-        )
-
-    def _keep(self, batch: Sequence[int], states: torch.Tensor) -> None:
-        self._reference.update(zip(batch, states.cpu(), strict=True))
+    Args:
+        text: the windows.
+        scores: what `score_batch` returned for some of them; at least one.
+        vocabulary: tokens that the model chooses among, which is the perplexity of guessing.
+        corpus: id of the corpus.
+        origin: where its text came from.
+    """
+    scores = sorted(scores, key=lambda score: int(score["window"]))
+    nll = [float(score["nll"]) for score in scores]
+    window = text.tokens_wt.shape[1]
+    return Perplexity(
+        value=_exp(math.fsum(nll) / len(nll)),
+        protocol=PROTOCOL,
+        corpus=corpus,
+        origin=origin,
+        window=window,
+        windows=len(nll),
+        planned=text.planned,
+        tokens=len(nll) * (window - 1),
+        nll=nll,
+        index=[int(score["window"]) for score in scores],
+        kl=[float(score["kl"]) for score in scores if "kl" in score],
+        agreement=[float(score["agreement"]) for score in scores if "agreement" in score],
+        tokens_sha256=text.tokens_sha256,
+        vocabulary=vocabulary,
+    )
 
 
 def perplexity(
@@ -183,7 +136,7 @@ def perplexity(
 
     Args:
         loaded: the model, with whatever a recipe has done to it.
-        token_ids: as in `PreparedText`, like `window`, `windows` and `batch_tokens`.
+        token_ids: as in `prepare_text`, like `window`, `windows` and `batch_tokens`.
         window: tokens a window.
         windows: how many at most.
         batch_tokens: tokens a batch.
@@ -197,21 +150,16 @@ def perplexity(
     if windows is not None and windows < 1:
         raise ValueError(f"expected at least 1 window, found {windows}")
     _cut(token_ids, window, name)  # told before the model is tried
-    text = PreparedText(
-        scorer or Scorer(loaded),
-        token_ids,
-        window=window,
-        windows=windows,
-        batch_tokens=batch_tokens,
-        shuffled=False,
-        name=name,
+    model = ResidentModel(scorer or Scorer(loaded))
+    text = prepare_text(
+        loaded, token_ids, window=window, windows=windows, batch_tokens=batch_tokens, shuffled=False, name=name
     )
     scores: list[dict[str, Any]] = []
     for batch in text.batches:
-        scores += text.score(batch)
+        scores += score_batch(model, text, batch)
         if progress:
             progress(len(scores), text.planned)
-    return text.figure(scores)
+    return perplexity_figure(text, scores, vocabulary=model.vocabulary, corpus=name)
 
 
 def _drawn(available: int, wanted: int | None) -> list[int]:

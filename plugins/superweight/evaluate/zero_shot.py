@@ -7,22 +7,24 @@ import inspect
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from superweight.checkpoint.quiet import collected, quiet
 from superweight.errors import InfraError
 from superweight.evaluate.order import batched, visiting_order
+from superweight.evaluate.resident import ResidentModel
 from superweight.evaluate.rows import LeftOut, bad_label, bad_pair, bad_text, require_enough, shown
-from superweight.forward.scorer import Progress, Scorer
+from superweight.evidence.measured import ZeroShot
+from superweight.forward.runner import Pair, Progress
+from superweight.forward.scorer import Scorer
 from superweight.plain_text import briefly
 
 if TYPE_CHECKING:
     from superweight.cards.data import TaskCard
     from superweight.checkpoint import Cache
     from superweight.checkpoint.loading import LoadedModel
-    from superweight.evaluate.lm import Pair
+    from superweight.evaluate.lm import Answers, TaskLM
     from superweight.evaluate.tasks import Prefer, Task
 
 _FEWSHOT_SEED = 1234  # lm-eval's own, where none is chosen
@@ -30,56 +32,14 @@ _SHOWN = 240  # characters of a prompt kept with each item
 _BATCH_ITEMS = {"cpu": 50, "cuda": 250}  # items asked before a verdict is thought of: enough to fill forward passes
 
 
-@dataclass(frozen=True)
-class ZeroShot:
-    """One task's result.
-
-    Attributes:
-        task: lm-eval's name of the task.
-        metric: the metric that is gated.
-        metrics: every metric of the task, as lm-eval aggregates it.
-        stderr: standard errors of those that are means, as lm-eval computes them.
-        higher_is_better: of the gated metric.
-        n: how many items were asked.
-        planned: how many would have been without stopping early.
-        left_out: rows that cannot be asked, and why; they are no items.
-        items: one dictionary an item, in the task's order: `doc_id`, `doc_hash` and `target` as lm-eval logs them, the
-            end of the prompt, the choices with their log-likelihoods (nats) and whether each is what greedy decoding
-            gives, the names of its metrics, and the item's value of each.
-        data: where the rows came from and which split they are.
-        version: of the task and of lm-eval.
-        num_fewshot: examples shown before each question.
-        warnings: what a reader of the figure must know of how it came about.
-    """
-
-    task: str
-    metric: str
-    metrics: dict[str, float]
-    stderr: dict[str, float]
-    higher_is_better: bool
-    n: int
-    planned: int
-    items: tuple[dict[str, Any], ...]
-    data: str
-    version: str
-    num_fewshot: int
-    warnings: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        lists = {"items": list(self.items), "warnings": list(self.warnings)}
-        return {**asdict(self), **lists, "left_out": [one._asdict() for one in self.left_out]}
-
-
 class PreparedTask:
-    """A task's requests, tokenised for one model: made once, asked a batch at a time under one recipe after another.
+    """A task's requests, tokenised once and asked of one runner after another, a batch at a time.
 
     The batches are fixed and drawn from all over the task, so that any of them stand for the whole; whoever asks one
-    gets the same answers, whatever was asked before it. Make it before a recipe is applied; see `Scorer`.
+    gets the same answers, whatever was asked before it.
 
     Args:
-        scorer: of the model.
+        lm: what lm-eval tokenises the requests with: the uncompressed model's.
         card: the task card.
         task: its definition and rows.
         limit: only the first so many rows.
@@ -95,13 +55,9 @@ class PreparedTask:
             request that is scored, and the task's settings.
     """
 
-    def __init__(self, scorer: Scorer, card: TaskCard, task: Task, *, limit: int | None = None) -> None:
-        self.card, self.data, self.sources, self._scorer = card, task.data, task.sources, scorer
+    def __init__(self, lm: TaskLM, card: TaskCard, task: Task, *, limit: int | None = None) -> None:
+        self.card, self.data, self.sources, self._lm = card, task.data, task.sources, lm
         self._task = task.definition
-        with quiet():
-            from superweight.evaluate.lm import InMemoryLM
-
-            self._lm = InMemoryLM(scorer)
         with quiet(), collected() as told:
             self._build(limit)
             scored = [one for one in self._task.instances if one.request_type == "loglikelihood"]
@@ -112,29 +68,29 @@ class PreparedTask:
         cannot = {one.doc_id for one in self.left_out}
         asked = [number for number in self._documents if number not in cannot]
         self.planned = len(asked)
-        size = _BATCH_ITEMS.get(scorer.loaded.device.type, _BATCH_ITEMS["cuda"])
+        size = _BATCH_ITEMS.get(lm.device.type, _BATCH_ITEMS["cuda"])
         self.batches = batched([asked[place] for place in visiting_order(len(asked))], size)
         self.content = self._content(asked)
 
-    def ask(
-        self, batch: Sequence[int], *, progress: Progress | None = None, alone: bool = False
-    ) -> list[dict[str, Any]]:
-        """Ask the model, as it is now, some of the items.
+    def ask(self, runner: Answers, batch: Sequence[int], *, progress: Progress | None = None) -> list[dict[str, Any]]:
+        """Ask a runner some of the items.
 
         Args:
+            runner: runs the model.
             batch: one of `batches`.
             progress: called after every forward pass.
-            alone: as in `Scorer.continuations`.
 
         Returns:
-            one dictionary an item; see `ZeroShot.items`.
+            one dictionary an item: `doc_id`, `doc_hash` and `target` as lm-eval logs them, the end of the prompt, the
+            choices with their log-likelihoods (nats) and whether each is what greedy decoding gives, the names of its
+            metrics, and the item's value of each.
         """
         instances = [one for number in batch for one in self._requests[number]]
         for instance in instances:
             instance.resps, instance.filtered_resps = [], {}
         for kind, some in _by(instances, "request_type").items():
             repeated = [one for one in some for _ in range(one.repeats or 1)]
-            for instance, response in zip(repeated, self._responses(kind, repeated, progress, alone), strict=True):
+            for instance, response in zip(repeated, self._responses(runner, kind, repeated, progress), strict=True):
                 instance.resps.append(response)
         with quiet():
             everything, self._task._instances = self._task._instances, instances
@@ -173,19 +129,19 @@ class PreparedTask:
             higher_is_better=bool(self._task.higher_is_better().get(self.card.metric, True)),
             n=len(items),
             planned=self.planned,
-            items=tuple(items),
+            items=list(items),
             data=self.data,
             version=f"{self._task.VERSION} (lm-eval {version('lm-eval')})",
             num_fewshot=int(self._task.config.num_fewshot or 0),
-            warnings=self.warnings,
-            left_out=self.left_out,
+            warnings=list(self.warnings),
+            left_out=[row._asdict() for row in self.left_out],
         )
 
-    def measure(self, *, progress: Progress | None = None, alone: bool = False) -> ZeroShot:
-        """Ask the model every item; see `ask`."""
+    def measure(self, runner: Answers, *, progress: Progress | None = None) -> ZeroShot:
+        """Ask a runner every item; see `ask`."""
         items: list[dict[str, Any]] = []
         for batch in self.batches:
-            items += self.ask(batch, alone=alone)
+            items += self.ask(runner, batch)
             if progress:
                 progress(len(items), self.planned)
         return self.figure(items)
@@ -242,13 +198,13 @@ class PreparedTask:
         left_out = [one.doc_id for one in self.left_out]
         return hashlib.sha256(json.dumps([asked, targets, rules, left_out], default=str).encode()).hexdigest()
 
-    def _responses(self, kind: str, instances: list[Any], progress: Progress | None, alone: bool) -> list[Any]:
+    def _responses(self, runner: Answers, kind: str, instances: list[Any], progress: Progress | None) -> list[Any]:
         if kind == "loglikelihood":
             pairs = [self._pair(instance) for instance in instances]
-            longest = self._lm.max_length
-            return list(self._scorer.continuations(pairs, max_length=longest, progress=progress, alone=alone))
+            return list(runner.score_continuations(pairs, max_length=self._lm.max_length, progress=progress))
+        self._lm.runner = runner
         try:
-            with quiet(), self._scorer.loaded.arithmetic():
+            with quiet():
                 return list(getattr(self._lm, kind)(instances, disable_tqdm=True))
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InfraError(
@@ -323,24 +279,22 @@ class PreparedTask:
 
 
 def prepare_task(
-    loaded: LoadedModel,
+    lm: TaskLM,
     card: TaskCard,
     cache: Cache,
     *,
     limit: int | None = None,
     prefer: Prefer = "auto",
-    scorer: Scorer | None = None,
     progress: bool = True,
 ) -> PreparedTask:
-    """Fetch a task's rows and tokenise its requests for one model.
+    """Fetch a task's rows and tokenise its requests.
 
     Args:
-        loaded: the model, no recipe applied yet.
+        lm: of the uncompressed model, `ResidentModel.task_lm`.
         card: the task card.
         cache: where the rows are kept.
         limit: only the first so many items, as in lm-eval.
         prefer: where rows come from; see `load_task`.
-        scorer: of the model, if there is one already.
         progress: whether downloads show a bar.
 
     Raises:
@@ -349,7 +303,7 @@ def prepare_task(
     from superweight.evaluate.tasks import load_task
 
     task = load_task(card, cache, prefer=prefer, progress=progress)
-    return PreparedTask(scorer or Scorer(loaded), card, task, limit=limit)
+    return PreparedTask(lm, card, task, limit=limit)
 
 
 def zero_shot(
@@ -367,8 +321,8 @@ def zero_shot(
     Raises:
         CardError, InfraError: see `load_task`.
     """
-    scorer = Scorer(loaded, batch_tokens=batch_tokens)
-    return prepare_task(loaded, card, cache, limit=limit, prefer=prefer, scorer=scorer).measure(progress=progress)
+    model = ResidentModel(Scorer(loaded, batch_tokens=batch_tokens))
+    return prepare_task(model.task_lm, card, cache, limit=limit, prefer=prefer).measure(model, progress=progress)
 
 
 def doc_hash(document: Any) -> str:

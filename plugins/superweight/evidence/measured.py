@@ -78,6 +78,9 @@ class ZeroShot(Record):
     data: str = Field(description="where the rows came from and which split they are")
     higher_is_better: bool = True
     metrics: dict[str, float] = Field(default_factory=dict)
+    stderr: dict[str, float] = Field(
+        default_factory=dict, description="standard errors of those metrics that are means, as lm-eval computes them"
+    )
     version: str = Field(default="", description="lm-eval's task version and lm-eval's own")
     num_fewshot: int = 0
     key: str = Field(default="", description="hash of everything that this figure depends on")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,13 @@ from superweight.forward.language_model import LanguageModel
 from superweight.forward.layer_cache import LayerInputCache, is_exact
 from superweight.forward.layout import Layout, lay_out
 from superweight.forward.packing import Group, Request, Row, batches, groups
+from superweight.forward.runner import Progress
 from superweight.forward.sharing import attention, find_sharing, row_cost
 from superweight.forward.soundness import check_causal, check_tokens
 from superweight.kernels.onednn import differ, onednn_products
 
 if TYPE_CHECKING:
     from superweight.checkpoint.loading import LoadedModel
-
-Progress = Callable[[int, int], None]
-"""Called with how much is done and how much there is."""
 
 _BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
 """Tokens a pass: on a CPU, what its caches hold the activations of; elsewhere, what keeps a GPU busy."""

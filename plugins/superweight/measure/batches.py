@@ -1,4 +1,4 @@
-"""Measuring in batches that are written down as they are taken, and taken from what is written down where they are."""
+"""Measure in batches: each is written to a journal at once, and one that is in the journal is not measured again."""
 
 from __future__ import annotations
 
@@ -67,7 +67,6 @@ def measure_batches(
     batches: Sequence[Batch],
     measure: Callable[[Batch], Sequence[Item]],
     *,
-    begin: Callable[[], None] = lambda: None,
     decided: Callable[[list[Item]], bool] = lambda _: False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
@@ -82,7 +81,6 @@ def measure_batches(
         what: everything the figures depend on; its hash is the journal's key.
         batches: in the order they are taken.
         measure: gives a batch's items, as JSON-able dictionaries.
-        begin: called once before the first batch that has to be measured.
         decided: asked after every batch but the last, with all items so far.
         on_progress: told after every batch how many items there are so far.
 
@@ -103,9 +101,7 @@ def measure_batches(
                 items += journal.records[number]["items"]
                 on_progress(len(items))
                 continue
-            if not begun:
-                begin()
-                begun = True
+            begun = True
             found = json.loads(json.dumps(list(measure(batch))))  # as it will be read back
             journal.append({"batch": number, "items": found})
             items += found

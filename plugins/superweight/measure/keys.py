@@ -21,7 +21,9 @@ from superweight.measure.environment import device_class, versions
 NOT_IN_FIGURES = (
     "cards",  # what they say of a recipe, text or task is in the key itself
     "evidence",  # keeps figures and does not make them
+    "statistics",  # tests them
     "verdict",  # judges them
+    "runs",  # compares them
     "report",  # shows them
     "cli.py",
     "errors.py",

@@ -1,4 +1,4 @@
-"""The bench on which cells are measured: one model at a time, each figure once, failures written down."""
+"""Measure cells on demand: one model at a time, each figure once, failures written down."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from superweight.checkpoint import Cache
 from superweight.errors import InfraError, SuperweightError
 from superweight.evidence import CellEvidence, Failure, Store
 from superweight.measure.environment import default_device
-from superweight.measure.model_under_recipe import ModelUnderRecipe
+from superweight.measure.model_in_measurement import ModelInMeasurement, OpenRunner
 from superweight.measure.quality import QualityFigures, Stop
+from superweight.measure.reference import Reference
+from superweight.measure.resident_runner import ResidentRunner
 from superweight.progress import Step, Watch
 
 
@@ -32,6 +34,7 @@ class CellMeasurer:
         store: where figures are written down as they are measured, and found again; None to keep none.
         stop: when a figure may end early; never if not given. Baselines are always measured in full.
         watch: told what is measured, as it begins and as it goes on.
+        open_runner: makes what runs a cell; the model in memory with the recipe applied, if not given.
 
     """
 
@@ -46,6 +49,7 @@ class CellMeasurer:
         store: Store | None = None,
         stop: Stop | None = None,
         watch: Watch = lambda _: None,
+        open_runner: OpenRunner = ResidentRunner,
     ) -> None:
         self.library = library
         self.evidence = evidence
@@ -55,7 +59,8 @@ class CellMeasurer:
         self.store = store
         self.stop = stop
         self.watch = watch
-        self._bench: tuple[ModelUnderRecipe, QualityFigures] | None = None
+        self.open_runner = open_runner
+        self._open_model: ModelInMeasurement | None = None
         self._broken: dict[str, InfraError] = {}
         self._done: dict[tuple[str, str], InfraError | None] = {}
         self._ahead: dict[str, list[TierPerplexity | TierTask]] = {}
@@ -66,56 +71,49 @@ class CellMeasurer:
 
     def detection(self, cell: Cell) -> None:
         """Find the model's super weights and confirm them; kept on the baseline cell."""
-        self._once(self._baseline(cell), "detection", lambda bench, _, evidence: bench.detect_into(evidence))
+        baseline = self._baseline(cell)
+        self._once(baseline, "detection", lambda model, evidence: model.detect_into(baseline, evidence))
 
     def sanity(self, cell: Cell) -> None:
         """Apply the recipe and compare every parameter, and every super weight, with the checkpoint's."""
-        self._once(cell, "sanity", lambda bench, _, evidence: bench.inspect_into(cell, evidence), before=self._prepare)
+        self._once(cell, "sanity", lambda model, evidence: model.inspect_into(cell, evidence), before=self._prepare)
 
     def perplexity(self, cell: Cell, entry: TierPerplexity) -> None:
         """Perplexity of one corpus; before that of the baseline, and the baseline's again in another way."""
-        gate = f"perplexity:{entry.corpus}"
-        self._compared(cell, gate, entry, lambda one, figures, evidence: figures.perplexity_into(one, evidence, entry))
+        self._compared(cell, f"perplexity:{entry.corpus}", entry)
 
     def zero_shot(self, cell: Cell, entry: TierTask) -> None:
         """One zero-shot task; before that of the baseline, and the baseline's again in another way."""
-        gate = f"zero-shot:{entry.task}"
-        self._compared(cell, gate, entry, lambda one, figures, evidence: figures.zero_shot_into(one, evidence, entry))
+        self._compared(cell, f"zero-shot:{entry.task}", entry)
 
     def noise(self, cell: Cell, entry: TierPerplexity | TierTask) -> None:
         """How much the baseline's figure moves when nothing but the way of computing it changes."""
         baseline = self._baseline(cell)
-        if isinstance(entry, TierPerplexity):
-            stage = f"noise:perplexity:{entry.corpus}"
-            self._once(baseline, stage, lambda _, figures, evidence: figures.perplexity_again(evidence, entry))
-        else:
-            stage = f"noise:zero-shot:{entry.task}"
-            self._once(baseline, stage, lambda _, figures, evidence: figures.zero_shot_again(evidence, entry))
+        stage = f"noise:{_gate(entry)}"
+        self._once(baseline, stage, lambda model, evidence: model.measure_again(baseline, evidence, entry))
 
     def close(self) -> None:
-        """Let go of the model in memory."""
-        self._bench = None
+        """Let go of the model in memory, and of what runs it."""
+        if self._open_model is not None:
+            self._open_model.close()
+        self._open_model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _compared(
-        self,
-        cell: Cell,
-        stage: str,
-        entry: TierPerplexity | TierTask,
-        take: Callable[[Cell, QualityFigures, CellEvidence], None],
-    ) -> None:
+    def _compared(self, cell: Cell, stage: str, entry: TierPerplexity | TierTask) -> None:
         baseline = self._baseline(cell)
 
         def baseline_first(cell: Cell) -> None:
             if cell.id != baseline.id:
                 self._prepare(cell)
-                self._once(baseline, stage, lambda _, figures, evidence: take(baseline, figures, evidence))
+                self._once(baseline, stage, lambda model, evidence: model.measure_into(baseline, evidence, entry))
                 with suppress(InfraError):  # written down on the baseline
                     self.noise(cell, entry)
 
-        self._once(cell, stage, lambda _, figures, evidence: take(cell, figures, evidence), before=baseline_first)
+        self._once(
+            cell, stage, lambda model, evidence: model.measure_into(cell, evidence, entry), before=baseline_first
+        )
 
     def _prepare(self, cell: Cell) -> None:
         """What must stand before a recipe is applied: what it has to protect, and the figures it is compared with."""
@@ -138,7 +136,7 @@ class CellMeasurer:
         self,
         cell: Cell,
         stage: str,
-        measure: Callable[[ModelUnderRecipe, QualityFigures, CellEvidence], None],
+        measure: Callable[[ModelInMeasurement, CellEvidence], None],
         before: Callable[[Cell], None] = lambda _: None,
     ) -> None:
         """Run a measurement, and first what it rests on, unless it was run before.
@@ -156,7 +154,7 @@ class CellMeasurer:
             before(cell)
             started = time.perf_counter()
             self.watch(Step(cell.id, stage))
-            measure(*self._open(cell.model), evidence)
+            measure(self._open(cell.model), evidence)
             self._done[known] = None
         except Exception as error:
             failure = _failure(stage, error)
@@ -166,21 +164,26 @@ class CellMeasurer:
         finally:
             evidence.seconds[stage] = time.perf_counter() - started
 
-    def _open(self, model: ModelCard) -> tuple[ModelUnderRecipe, QualityFigures]:
+    def _open(self, model: ModelCard) -> ModelInMeasurement:
         """Load a model, letting go of the one before; one that cannot be loaded is not tried twice."""
         if model.id in self._broken:
             raise self._broken[model.id]
-        if self._bench is None or self._bench[0].card.id != model.id:
+        if self._open_model is None or self._open_model.reference.card.id != model.id:
             self.close()
             try:
-                bench = ModelUnderRecipe(
+                reference = Reference(
                     model, self.library, self.cache, device=self.device, dtype=self.dtype, store=self.store
                 )
             except Exception as error:
                 self._broken[model.id] = _failure("loading", error)
                 raise self._broken[model.id] from error
-            self._bench = (bench, QualityFigures(bench, self.stop, self.watch))
-        return self._bench
+            figures = QualityFigures(reference, self.stop, self.watch)
+            self._open_model = ModelInMeasurement(reference, figures, self.open_runner)
+        return self._open_model
+
+
+def _gate(entry: TierPerplexity | TierTask) -> str:
+    return f"perplexity:{entry.corpus}" if isinstance(entry, TierPerplexity) else f"zero-shot:{entry.task}"
 
 
 def _failure(stage: str, error: Exception) -> InfraError:

@@ -1,0 +1,142 @@
+"""Measure integrity: which super weights the model has, what a recipe did to them, and what else it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from superweight.cards import Cell, Coordinate
+from superweight.checkpoint.loading import LoadedModel
+from superweight.errors import InfraError
+from superweight.evaluate import PROTOCOL
+from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, StoredWeight, content_key
+from superweight.forward.runner import CannotTell, Runner, Scalar
+from superweight.measure.batches import measure_once
+from superweight.measure.reference import ProtectedWeight, Reference
+
+_VALUE_TOLERANCE = 0.02  # published values are printed to two or three digits, some from another dtype
+
+
+def detect_into(reference: Reference, runner: Runner, cell: Cell, evidence: CellEvidence) -> None:
+    """Detection, and the card's claim beside it; on the baseline.
+
+    Raises:
+        InfraError: detection fails.
+    """
+    describe_into(reference, runner, cell, evidence)
+    card, found = reference.card, reference.detection
+    claims = {weight.key: weight for weight in card.super_weights}
+    weights = [dict(weight) for weight in found["super_weights"]]
+    for weight in weights:
+        claim = claims.get(
+            (weight["layer"], -1 if weight["expert"] is None else weight["expert"], weight["row"], weight["column"])
+        )
+        if claim is not None and claim.value is not None:
+            off = abs(weight["value"] - claim.value)
+            weight["value_differs"] = off > _VALUE_TOLERANCE * abs(claim.value)
+    claimed = [weight.model_dump(mode="json") for weight in card.super_weights]
+    evidence.detection = {**found, "super_weights": weights, "card": claimed, "known": card.known}
+    evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
+    evidence.super_weights = [
+        _compared(where, weight, weight.original) for where, weight in reference.protected.items()
+    ]
+    if reference.detected_before:
+        evidence.reused["detection"] = reference.detected_before
+    evidence.size = _uncompressed(reference.loaded)
+    evidence.coverage = _coverage(reference)
+    set_cell_key(evidence, runner)
+
+
+def inspect_into(reference: Reference, runner: Runner, cell: Cell, evidence: CellEvidence) -> None:
+    """What the recipe changed, what it did to the super weights, and what it costs in bits.
+
+    Raises:
+        InfraError: the runner cannot apply the recipe, or cannot tell what became of the weights (`cannot-tell`).
+    """
+    describe_into(reference, runner, cell, evidence)
+    parts = {"measured": "sanity and peaks", **runner.identity}
+    found, measured = measure_once(reference.store, parts, lambda: _inspected(reference, runner))
+    evidence.sanity = Sanity.model_validate(found["sanity"])
+    evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
+    evidence.recipe_figures = found["recipe_figures"]
+    evidence.size = Size.model_validate(found["size"])
+    evidence.super_weights = [StoredWeight.model_validate(weight) for weight in found["super_weights"]]
+    evidence.coverage = _coverage(reference)
+    set_cell_key(evidence, runner)
+    if measured.since:
+        evidence.reused["sanity"] = measured.since
+
+
+def describe_into(reference: Reference, runner: Runner, cell: Cell, evidence: CellEvidence) -> None:
+    """Say of a cell what was measured on what."""
+    if evidence.checkpoint:
+        return
+    if cell.recipe.stand_in is not None:
+        method = reference.recipe(cell).method.model_dump(mode="json")
+        evidence.stands_in = evidence.recipe_parameters["kind"] if method != evidence.recipe_parameters else ""
+        evidence.recipe_parameters = method
+    cannot = dict(runner.cannot)
+    evidence.checkpoint = {**runner.about, **({"cannot": cannot} if cannot else {})}
+
+
+def set_cell_key(evidence: CellEvidence, runner: Runner) -> None:
+    """Give a cell its key: what runs it, the protocol, and the key of each of its figures."""
+    figures = {name: figure.key for name, figure in evidence.perplexity.items()}
+    figures |= {name: figure.key for name, figure in evidence.zero_shot.items()}
+    evidence.key = content_key(**runner.identity, protocol=PROTOCOL, figures=figures)
+
+
+def _inspected(reference: Reference, runner: Runner) -> dict[str, Any]:
+    found = runner.inspect()
+    for what in (found.sanity, found.size):
+        if isinstance(what, CannotTell):
+            raise InfraError(f"what became of the weights cannot be told: {what.reason}", reason="cannot-tell")
+    assert isinstance(found.sanity, Sanity)
+    assert isinstance(found.size, Size)
+    weights = [_compared(where, weight, runner.stored(where)) for where, weight in reference.protected.items()]
+    return {
+        "sanity": found.sanity.model_dump(),
+        "recipe_figures": _named_by_strings(found.figures),
+        "size": found.size.model_dump(),
+        "super_weights": [weight.model_dump() for weight in weights],
+        "peaks": [peaks.model_dump() for peaks in found.peaks],
+    }
+
+
+def _compared(where: Coordinate, weight: ProtectedWeight, stored: Scalar | CannotTell) -> StoredWeight:
+    """A super weight before and after, as bits.
+
+    Raises:
+        InfraError: nobody can tell what the artefact holds (`cannot-tell`).
+    """
+    if isinstance(stored, CannotTell):
+        raise InfraError(f"whether {where} survives cannot be told: {stored.reason}", reason="cannot-tell")
+    original = weight.original
+    return StoredWeight(
+        **where.model_dump(),
+        status=weight.status,
+        origin=weight.origin,
+        dtype=stored.dtype,
+        original=original.value,
+        original_bits=original.bits,
+        stored=stored.value,
+        stored_bits=stored.bits,
+        survived=(original.dtype, original.bits) == (stored.dtype, stored.bits),
+    )
+
+
+def _uncompressed(loaded: LoadedModel) -> Size:
+    width = float(8 * loaded.dtype.itemsize)
+    total = sum(parameter.numel() for parameter in loaded.model.parameters())
+    figures = {"compressed_bits_per_weight": width, "model_bits_per_weight": width, "parameters": total}
+    return Size.model_validate(figures)
+
+
+def _coverage(reference: Reference) -> Coverage:
+    return Coverage.model_validate(reference.loaded.architecture.coverage.as_dict())
+
+
+def _named_by_strings(figures: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        str(name): _named_by_strings(value) if isinstance(value, Mapping) else value for name, value in figures.items()
+    }
