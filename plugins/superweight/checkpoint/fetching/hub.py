@@ -15,7 +15,7 @@ from superweight.cards.source import HubSource
 from superweight.checkpoint.fetching.cache import Cache
 from superweight.checkpoint.fetching.download import wrong_hash
 from superweight.checkpoint.fetching.problems import disk_full, is_disk_full, missing_package
-from superweight.checkpoint.files import pickle_refused, read_tensors
+from superweight.checkpoint.shards import pickle_refused, read_tensors
 from superweight.errors import InfraError
 
 if TYPE_CHECKING:
