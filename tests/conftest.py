@@ -60,3 +60,17 @@ def real(embedded):
     from superweight.checkpoint import load_model
 
     return load_model(embedded, compute_dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """A directory with a tiny Llama that one planted weight holds together, and that weight's value."""
+    from superweight.cards.base import Coordinate
+    from support.tiny import Plant, tiny
+
+    where = Coordinate(layer=1, row=5, column=7)
+    made = tiny("llama", [Plant(where)])
+    directory = tmp_path_factory.mktemp("tiny") / "weights"
+    made.loaded.model.save_pretrained(directory)
+    made.loaded.tokenizer.save_pretrained(directory)
+    return directory, made.values[where]

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from pytest_superweight.session import GateSession
 from superweight.cards import Cell, TierPerplexity, TierTask
 from superweight.errors import InfraError
 from superweight.evidence import Verdict
+from superweight.gate.measurer import Measurer
+from superweight.gate.plan import gate_name
+from superweight.gate.run import GateRun
 from superweight.verdict import GateResult, JudgedCell
-
-if TYPE_CHECKING:
-    from superweight.measure import CellMeasurer
 
 
 class CellUnderTest:
     """One model under one recipe. Every figure is measured once a run, whoever asks first."""
 
-    def __init__(self, session: GateSession, cell: Cell) -> None:
-        self._session = session
+    def __init__(self, run: GateRun, cell: Cell) -> None:
+        self._run = run
         self.cell = cell
         self.answers: dict[str, Verdict] = {}
         """Verdicts that were asked for, by gate."""
@@ -34,45 +32,41 @@ class CellUnderTest:
 
     def detection(self) -> GateResult:
         """Super weights found by measurement, against those on the card."""
-        self._session.workbench.detection(self.cell)
+        self._run.measurer.detection(self.cell)
         return self._gate("detection")
 
     def sanity(self) -> GateResult:
         """Finite weights, only declared changes, a size."""
-        return self._after("sanity", lambda bench: bench.sanity(self.cell))
+        return self._after("sanity", lambda measurer: measurer.sanity(self.cell))
 
     def super_weights(self) -> GateResult:
         """Whether super weights keep their bits."""
-        return self._after("super-weights", lambda bench: bench.sanity(self.cell), "sanity")
+        return self._after("super-weights", lambda measurer: measurer.sanity(self.cell), "sanity")
 
     def perplexity(self, entry: TierPerplexity) -> GateResult:
         """Perplexity on one corpus against the baseline's."""
-        return self._after(f"perplexity:{entry.corpus}", lambda bench: bench.perplexity(self.cell, entry))
+        return self._after(gate_name(entry), lambda measurer: measurer.perplexity(self.cell, entry))
 
     def zero_shot(self, entry: TierTask) -> GateResult:
         """One task against the baseline's."""
-        return self._after(f"zero-shot:{entry.task}", lambda bench: bench.zero_shot(self.cell, entry))
+        return self._after(gate_name(entry), lambda measurer: measurer.zero_shot(self.cell, entry))
 
     def stands(self, gate: GateResult) -> bool:
         """Whether a regression is one for the whole run, corrected for the number of candidates as well."""
-        return self._session.stands(gate)
+        return self._run.stands(gate)
 
     def everything(self) -> JudgedCell:
         """All gates of the tier on this cell."""
-        bench, tier = self._session.workbench, self._session.tier
-        bench.sanity(self.cell)
-        for corpus in tier.perplexity:
-            bench.perplexity(self.cell, corpus)
-        for task in tier.tasks:
-            bench.zero_shot(self.cell, task)
-        judged = self._session.judged(self.cell.id)
+        for measure in self._run.measurements(self.cell):
+            measure()
+        judged = self._run.judged(self.cell.id)
         self.answers[self.cell.id] = judged.verdict
         return judged
 
-    def _after(self, name: str, measure: Callable[[CellMeasurer], None], stage: str = "") -> GateResult:
+    def _after(self, name: str, measure: Callable[[Measurer], None], stage: str = "") -> GateResult:
         """The gate, once measured; where a reference has nothing to show on this model, the gate that says so."""
         try:
-            measure(self._session.workbench)
+            measure(self._run.measurer)
         except InfraError as error:
             if error.reason != "not-applicable" or self.role != "reference":
                 raise
@@ -80,7 +74,7 @@ class CellUnderTest:
         return self._gate(name)
 
     def _gate(self, name: str) -> GateResult:
-        judged = self._session.judged(self.cell.id)
+        judged = self._run.judged(self.cell.id)
         found = [gate for gate in judged.gates if gate.gate == name]
         if not found:
             raise InfraError(

@@ -22,10 +22,10 @@ class Crumbs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def collected(self, worker: str, wanted: Iterable[tuple[str, str]]) -> None:
+    def collected(self, worker: str, requested_gates: Iterable[tuple[str, str]]) -> None:
         """The worker knows its tests: cells and gates that they ask for."""
         with suppress(OSError):
-            self._path(worker, "wanted").write_text(json.dumps(sorted(wanted)), encoding="utf-8")
+            self._path(worker, "requested").write_text(json.dumps(sorted(requested_gates)), encoding="utf-8")
 
     def starts(self, worker: str, nodeid: str) -> None:
         """The worker is about to run this test."""
@@ -36,12 +36,14 @@ class Crumbs:
         """The last test that the worker started, empty if it came to none; None if it leaves no crumbs."""
         with suppress(OSError):
             return self._path(worker, "test").read_text(encoding="utf-8", errors="surrogateescape")
-        return "" if self._path(worker, "wanted").exists() else None
+        return "" if self._path(worker, "requested").exists() else None
 
-    def wanted(self, worker: str) -> set[tuple[str, str]]:
+    def requested_gates(self, worker: str) -> set[tuple[str, str]]:
         """Cells and gates that the tests of the worker ask for."""
         with suppress(OSError, ValueError):
-            return {(cell, gate) for cell, gate in json.loads(self._path(worker, "wanted").read_text(encoding="utf-8"))}
+            return {
+                (cell, gate) for cell, gate in json.loads(self._path(worker, "requested").read_text(encoding="utf-8"))
+            }
         return set()
 
     def step(self, worker: str) -> Step | None:

@@ -63,7 +63,7 @@ class LiveProgress:
     def tally(self) -> Tally:
         """Of this run."""
         if self._tally is None:
-            self._tally = Tally({cell.id: cell.role for cell in self._config.stash[KEY].matrix})
+            self._tally = Tally({cell.id: cell.role for cell in self._config.stash[KEY].plan.cells})
         return self._tally
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:

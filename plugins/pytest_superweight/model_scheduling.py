@@ -13,14 +13,14 @@ class ModelScheduling(Surviving):
         super().schedule()
         collected: list[str] = next(iter(self.registered_collections.values()), [])
         if any(model_of(nodeid) in self._models for nodeid in collected):
-            self._session.begin()
+            self._session.start()
 
     def _split_scope(self, nodeid: str) -> str:
         return model_of(nodeid) or nodeid
 
     @property
     def _models(self) -> set[str]:
-        return {cell.model.id for cell in self._session.matrix}
+        return {cell.model.id for cell in self._session.plan.cells}
 
 
 def model_of(nodeid: str) -> str:

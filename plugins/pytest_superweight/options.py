@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-TIERS = ("smoke", "nightly", "release")
+from superweight.gate.settings import Settings
+from superweight.tiers import TIERS
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -60,52 +60,34 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(
         "superweight_cards", "directories of your own cards, relative to the ini file", type="paths", default=[]
     )
-    parser.addini("superweight_tier", "default of --superweight-tier", default="smoke")
-    parser.addini("superweight_out", "default of --superweight-out", default="reports/latest")
-    parser.addini("superweight_store", "default of --superweight-store", default="reports/store")
-    parser.addini("superweight_baselines", "where release baselines are kept", default="reports/baselines")
+    parser.addini("superweight_tier", "default of --superweight-tier", default=Settings.tier)
+    parser.addini("superweight_out", "default of --superweight-out", default=str(Settings.out))
+    parser.addini("superweight_store", "default of --superweight-store", default=str(Settings.store))
+    parser.addini("superweight_baselines", "where release baselines are kept", default=str(Settings.baselines))
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The options of one run, resolved."""
+def settings_of(config: pytest.Config) -> Settings:
+    """The settings of a run: command line before ini before default.
 
-    tier: str
-    out: Path
-    store: Path | None
-    baselines: Path
-    stopping: bool | None
-    device: str | None
-    dtype: str | None
-    models: tuple[str, ...]
-    recipes: tuple[str, ...]
-    cards: tuple[Path, ...]
-    expression: str
+    Raises:
+        pytest.UsageError: the ini file names a tier that does not exist.
 
-    @classmethod
-    def of(cls, config: pytest.Config) -> Settings:
-        """Command line before ini before default.
-
-        Raises:
-            pytest.UsageError: the ini file names a tier that does not exist.
-
-        """
-        tier = config.getoption("superweight_tier") or config.getini("superweight_tier")
-        if tier not in TIERS:
-            raise pytest.UsageError(f"superweight_tier = {tier!r}: expected one of {', '.join(TIERS)}")
-        out = Path(config.getoption("superweight_out") or config.getini("superweight_out"))
-        store = config.getoption("superweight_store") or config.getini("superweight_store")
-        stopping = config.getoption("superweight_stopping")
-        return cls(
-            tier=tier,
-            out=config.rootpath / out,
-            store=None if store == "none" else config.rootpath / store,
-            baselines=config.rootpath / config.getini("superweight_baselines"),
-            stopping=None if stopping is None else stopping == "on",
-            device=config.getoption("superweight_device"),
-            dtype=config.getoption("superweight_dtype"),
-            models=tuple(config.getoption("superweight_model")),
-            recipes=tuple(config.getoption("superweight_recipe")),
-            cards=tuple(Path(path) for path in config.getini("superweight_cards")),
-            expression=config.getoption("keyword", default="") or "",
-        )
+    """
+    tier = config.getoption("superweight_tier") or config.getini("superweight_tier")
+    if tier not in TIERS:
+        raise pytest.UsageError(f"superweight_tier = {tier!r}: expected one of {', '.join(TIERS)}")
+    out = Path(config.getoption("superweight_out") or config.getini("superweight_out"))
+    store = config.getoption("superweight_store") or config.getini("superweight_store")
+    stopping = config.getoption("superweight_stopping")
+    return Settings(
+        tier=tier,
+        models=tuple(config.getoption("superweight_model")),
+        recipes=tuple(config.getoption("superweight_recipe")),
+        cards=tuple(Path(path) for path in config.getini("superweight_cards")),
+        device=config.getoption("superweight_device"),
+        dtype=config.getoption("superweight_dtype"),
+        stopping=None if stopping is None else stopping == "on",
+        out=config.rootpath / out,
+        store=None if store == "none" else config.rootpath / store,
+        baselines=config.rootpath / config.getini("superweight_baselines"),
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_superweight.junit import add_properties
-from pytest_superweight.options import Settings, add_options
+from pytest_superweight.options import add_options, settings_of
 from pytest_superweight.ordering import cell_of, is_empty, sort_by_cell
 from pytest_superweight.session import KEY, GateSession
 from superweight.errors import GateFailure, InfraError, SuperweightError
@@ -32,7 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """To restrict a test to some roles, write `@pytest.mark.superweight_roles("candidate", "reference")`."""
     config.addinivalue_line("markers", "superweight_roles(*roles): run this test on cells of these roles only")
-    config.stash[KEY] = GateSession(Settings.of(config), arguments=tuple(map(str, config.invocation_params.args)))
+    config.stash[KEY] = GateSession(
+        settings_of(config),
+        arguments=tuple(map(str, config.invocation_params.args)),
+        expression=config.getoption("keyword", default="") or "",
+        root=config.rootpath,
+    )
     _configure_workers(config)
     if config.getoption("superweight_progress") == "live" or sys.stdout.isatty():
         from pytest_superweight.live import LiveProgress, wanted
@@ -64,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         with gc_paused():  # the first call imports and reads the cards
             from pytest_superweight.selection import parametrize
 
-            parametrize(metafunc, session.matrix, session.tier)
+            parametrize(metafunc, session.plan)
     except SuperweightError as error:
         session.bad_card = str(error)  # told once, when collection is over, rather than for every file
 
@@ -74,14 +79,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Each cell's tests run in a row, so that a recipe is applied once."""
     session = config.stash[KEY]
     if session.bad_card and not hasattr(config, "workerinput"):
-        session.begin()
+        session.start()
         raise pytest.UsageError(session.bad_card)
     empty = [item for item in items if is_empty(item)]
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
     if any(cell_of(item) for item in items):
-        sort_by_cell(items, session.matrix)
+        sort_by_cell(items, session.plan.cells)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -91,18 +96,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     for item in session.items:
         if (cell := cell_of(item)) is not None:
-            gate.want(cell, item.callspec.params)  # type: ignore[attr-defined]
-    if gate.wanted and not hasattr(session.config, "workerinput"):
-        gate.begin()
-    if gate.wanted and gate.crumbs is not None:
-        gate.crumbs.collected(session.config.workerinput["workerid"], gate.wanted)  # type: ignore[attr-defined]
+            gate.request(cell, item.callspec.params)  # type: ignore[attr-defined]
+    if gate.requested_gates and not hasattr(session.config, "workerinput"):
+        gate.start()
+    if gate.requested_gates and gate.crumbs is not None:
+        gate.crumbs.collected(session.config.workerinput["workerid"], gate.requested_gates)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A worker says what it is about to run, for the case that it does not live to tell."""
     gate = item.config.stash[KEY]
-    if gate.wanted and gate.crumbs is not None:
+    if gate.requested_gates and gate.crumbs is not None:
         gate.crumbs.starts(item.config.workerinput["workerid"], item.nodeid)  # type: ignore[attr-defined]
     return (yield)
 
@@ -115,7 +120,7 @@ def superweight_cell(request: pytest.FixtureRequest) -> CellUnderTest:
     session = request.config.stash[KEY]
     if session.bad_card:
         pytest.fail(session.bad_card, pytrace=False)
-    return CellUnderTest(session, request.param)
+    return CellUnderTest(session.run, request.param)
 
 
 @pytest.fixture
@@ -169,9 +174,9 @@ def pytest_runtest_makereport(
     if isinstance(error, GateFailure | InfraError):
         report.longrepr = str(error)
     elif isinstance(error, AssertionError | pytest.fail.Exception):
-        gate.failed(cell, name, str(error).partition("\n")[0] or type(error).__name__)
+        gate.run.record_failure(cell, name, "test-failed", str(error).partition("\n")[0] or type(error).__name__)
     else:
-        gate.crashed(cell, name, f"{type(error).__name__}: {error}")
+        gate.run.record_failure(cell, name, "crash", f"{type(error).__name__}: {error}")
     return report
 
 
@@ -186,10 +191,10 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
     gate = session.config.stash[KEY]
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["superweight"] = gate.hand_over() if gate.wanted else ""
+        output["superweight"] = gate.hand_over() if gate.requested_gates else ""
         return
     if gate.deaths and gate.scheduled:
-        gate.begin()
+        gate.start()
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:  # some take that for success, and nobody lived to collect
             session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
     if not gate.active or gate.bad_card:
@@ -198,16 +203,14 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
         ended = (
             "was interrupted" if exitstatus == pytest.ExitCode.INTERRUPTED else f"ended with pytest status {exitstatus}"
         )
-        gate.outside.append(f"the run {ended}: what is missing was not measured")
+        gate.run_errors.append(f"the run {ended}: what is missing was not measured")
     try:
-        verdict = gate.finish(session.config)
+        gate.finish()
     except InfraError as error:
-        gate.unwritten = str(error)
-        verdict = "INFRA"
+        gate.write_error = str(error)
     if gate.document is not None:
         add_properties(session.config, gate.document)
-    red = ("REGRESSION", "INFRA", "INCONCLUSIVE") if gate.tier.inconclusive_is_red else ("REGRESSION", "INFRA")
-    if exitstatus == pytest.ExitCode.OK and (verdict in red or gate.deaths):
+    if exitstatus == pytest.ExitCode.OK and (gate.write_error or gate.run.is_red or gate.deaths):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -233,7 +236,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(told)
     for line in document.look_back.lines:
         terminalreporter.write_line(line)
-    for note in [*remarks(document), *gate.notes]:
+    for note in [*remarks(document), *gate.run.notes]:
         terminalreporter.write_line(f"note: {note}")
-    where = f"no report: {gate.unwritten}" if gate.unwritten else f"report: {gate.settings.out / 'report.html'}"
+    where = f"no report: {gate.write_error}" if gate.write_error else f"report: {gate.settings.out / 'report.html'}"
     terminalreporter.write_line(where)

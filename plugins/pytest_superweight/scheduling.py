@@ -25,10 +25,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Surviving | 
     """
     session = config.stash[KEY]
     try:
-        session.matrix  # noqa: B018 - reads and checks the cards
+        session.plan  # noqa: B018 - reads and checks the cards
     except SuperweightError as error:
         session.bad_card = str(error)
-        session.begin()
+        session.start()
         raise pytest.UsageError(str(error)) from error
     from pytest_superweight.model_scheduling import ModelScheduling
     from pytest_superweight.surviving import Surviving, SurvivingFile, SurvivingGroup

@@ -43,7 +43,7 @@ class Workers:
         if node is None:
             return
         if handed_over := report.__dict__.pop("superweight_evidence", None):
-            self._session.take(handed_over, node.gateway.id)
+            self._session.merge(handed_over, node.gateway.id)
         if report.when == "teardown":
             self._over.add((node.gateway.id, report.nodeid))
 
@@ -52,7 +52,7 @@ class Workers:
         """A worker hands over the rest; one that died leaves a hole that makes the run INFRA."""
         handed_over = getattr(node, "workeroutput", {}).get("superweight")
         if handed_over:
-            self._session.take(handed_over, node.gateway.id)
+            self._session.merge(handed_over, node.gateway.id)
         if error:
             self._session.died(self._death(node, error))
         self._watchman.remove(node)

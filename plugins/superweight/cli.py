@@ -14,6 +14,7 @@ from superweight import __version__
 from superweight.errors import InfraError, SuperweightError
 from superweight.gc_pause import gc_paused
 from superweight.plain_text import one_line
+from superweight.tiers import TIERS
 
 if TYPE_CHECKING:
     from superweight.cards import Library
@@ -91,9 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fetch_arguments(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("models", nargs="+", metavar="MODEL", help="a card id, a directory, a .gguf file or a hub id")
-    fetch.add_argument(
-        "--tier", default="smoke", choices=("smoke", "nightly", "release"), help="whose data; default smoke"
-    )
+    fetch.add_argument("--tier", default="smoke", choices=TIERS, help="whose data; default smoke")
     fetch.set_defaults(run=_fetch)
 
 

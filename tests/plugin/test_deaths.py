@@ -102,7 +102,7 @@ def test_crumbs_tell_what_a_worker_did_last(tmp_path):
     assert crumbs.started("gw0") is None
     crumbs.collected("gw0", [("m/rtn", "sanity")])
     assert crumbs.started("gw0") == ""
-    assert crumbs.wanted("gw0") == {("m/rtn", "sanity")}
+    assert crumbs.requested_gates("gw0") == {("m/rtn", "sanity")}
     step = Step(cell="m/rtn", stage="perplexity:w", done=3, planned=8)
     progress_writer("gw0", tmp_path)(step)
     crumbs.starts("gw0", "suites/test_a.py::test_ü[m/rtn]")
@@ -111,8 +111,8 @@ def test_crumbs_tell_what_a_worker_did_last(tmp_path):
     assert crumbs.step("gw0") is None, "that was in the test before"
     progress_writer("gw0", tmp_path)(step)
     assert crumbs.step("gw0") == step
-    (tmp_path / "gw0.wanted").write_text("{", encoding="utf-8")
-    assert crumbs.wanted("gw0") == set()
+    (tmp_path / "gw0.requested").write_text("{", encoding="utf-8")
+    assert crumbs.requested_gates("gw0") == set()
 
 
 def test_a_directory_that_is_not_there_costs_nothing(tmp_path):

@@ -3,9 +3,9 @@
 import pytest
 
 from pytest_superweight.enforce import enforce
-from pytest_superweight.options import Settings
-from pytest_superweight.session import GateSession
+from superweight.cards import load_library
 from superweight.errors import GateFailure, Inconclusive, Suspicious, Waived
+from superweight.gate import GateRun, Plan, RequestedGate, Settings
 from superweight.verdict import GateResult
 
 WAIVER = {"id": "w", "ticket": "QA-17", "expires": "2126-01-31", "why": "known"}
@@ -57,14 +57,11 @@ def test_waived_and_suspicious_figures_warn():
 
 
 def test_a_regression_stands_for_the_run_once_corrected_for_its_candidates(tmp_path):
-    settings = Settings(
-        tier="smoke", out=tmp_path, store=None, baselines=tmp_path, stopping=None, device=None, dtype=None,
-        models=(), recipes=(), cards=(), expression="",
-    )  # fmt: skip
-    session = GateSession(settings)
+    settings = Settings(out=tmp_path, store=None, baselines=tmp_path)
     model = "smollm2-135m-instruct"
     names = ("clip-restore-int8-channel", "w8a8-channel-token-handled", "rtn-int4-g64")  # the last is a reference there
-    session.wanted = {(f"{model}/{name}", "perplexity:wiki-embedded") for name in names}
-    assert session.stands(gate("REGRESSION", p_adjusted=0.0125, alpha=0.025))
-    assert not session.stands(gate("REGRESSION", p_adjusted=0.0126, alpha=0.025))
-    assert session.stands(gate("REGRESSION"))  # a lost super weight is no matter of chance
+    asked = [RequestedGate(f"{model}/{name}", "perplexity:wiki-embedded") for name in names]
+    run = GateRun(Plan.of(load_library(), settings).asking(asked), settings)
+    assert run.stands(gate("REGRESSION", p_adjusted=0.0125, alpha=0.025))
+    assert not run.stands(gate("REGRESSION", p_adjusted=0.0126, alpha=0.025))
+    assert run.stands(gate("REGRESSION"))  # a lost super weight is no matter of chance

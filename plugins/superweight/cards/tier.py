@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
+from superweight.tiers import Tier
 
 
 class TierPerplexity(Strict):
@@ -30,7 +31,7 @@ class TierTask(Strict):
 class TierCard(Strict):
     """What is measured, on which models, with which recipes."""
 
-    id: Literal["smoke", "nightly", "release"]
+    id: Tier
     title: str = Field(min_length=1)
     models: tuple[str, ...] = Field(strict=False, min_length=1, description="model ids; '*' for every card")
     recipes: tuple[str, ...] = Field(strict=False, min_length=1, description="recipe ids; '*' for every card")
