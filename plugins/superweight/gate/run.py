@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from superweight.cards import Cell, TierPerplexity
 from superweight.errors import InfraError, InfraReason
@@ -14,14 +15,13 @@ from superweight.gate.leftovers import remove_leftovers
 from superweight.gate.measurer import MakeMeasurer, Measurer, local_measurer
 from superweight.gate.merge import Inbox, Outbox, fail_unmeasured
 from superweight.gate.plan import Plan, RequestedGate, tier_sizes
-from superweight.gate.provenance import Provenance, environment_of, now
+from superweight.gate.provenance import Provenance
 from superweight.gate.settings import Settings
 from superweight.progress import Watch
-from superweight.report import keep_report, write_index, write_run
-from superweight.runs.document import RunDocument, RunInfo, build_document
-from superweight.runs.look_back import look_back
-from superweight.runs.read import snapshots_of
 from superweight.verdict import GateResult, JudgedCell, Rules, gates_of, infra_gate, judge_cell, may_stop
+
+if TYPE_CHECKING:
+    from superweight.runs.document import RunDocument
 
 
 class GateRun:
@@ -177,17 +177,17 @@ class GateRun:
             InfraError: the directory cannot be written; the judgement is in `document` all the same.
 
         """
+        from superweight.gate.result import run_document, write_result  # a process that only measures needs no report
+
         self.start()
         evidence = dict(self.evidence)
         fail_unmeasured(evidence, self.plan)
         self.run_errors += self.plan.missing_required(evidence)
         order = {cell: index for index, cell in enumerate(self.plan.cell_by_id)}
-        ids = sorted(evidence, key=lambda cell: order.get(cell, len(order)))
-        evidence = {cell: evidence[cell] for cell in ids}
-        cells = [self._judged_or_infra(cell, evidence) for cell in ids]
-        self.document = build_document(self._info(evidence), cells, self.run_errors)
-        self._look_back(self.document, evidence)
-        self._write(self.document, evidence)
+        evidence = {cell: evidence[cell] for cell in sorted(evidence, key=lambda cell: order.get(cell, len(order)))}
+        cells = [self._judged_or_infra(cell, evidence) for cell in evidence]
+        self.document = run_document(self.plan, self.settings, self.provenance, cells, self.run_errors)
+        self.notes += write_result(self.document, cells, self.settings)
         return self.document
 
     def _may_stop(self, evidence: CellEvidence, gate: str) -> bool:
@@ -206,40 +206,6 @@ class GateRun:
         except Exception as error:
             failure = Failure(stage="judging", reason="crash", message=f"{type(error).__name__}: {error}")
             return judge_cell(evidence[cell_id], [infra_gate("judging", "measurement", failure)])
-
-    def _info(self, evidence: Mapping[str, CellEvidence]) -> RunInfo:
-        made = self.provenance
-        return RunInfo(
-            started=made.started,
-            finished=now(),
-            command=made.command,
-            tier=self.plan.tier.id,
-            expression=made.expression,
-            commit=made.commit,
-            environment=environment_of(evidence.values(), made.environment),
-            left_out=[str(one) for one in self.plan.left_out(evidence)],
-        )
-
-    def _look_back(self, document: RunDocument, evidence: Mapping[str, CellEvidence]) -> None:
-        document.look_back = look_back(
-            document,
-            snapshots_of(document, list(evidence.values())),
-            self.plan.library.book.gate,
-            baselines=self.settings.baselines,
-            store=self.settings.store,
-        )
-
-    def _write(self, document: RunDocument, evidence: Mapping[str, CellEvidence]) -> None:
-        out, store = self.settings.out, self.settings.store
-        try:
-            write_run(out, document, list(evidence.values()), store)
-            if store is not None and document.look_back.run:
-                keep_report(store, document.look_back.run, out)
-                write_index(store)
-        except Exception as error:  # evidence.json is written first, and a report can be made of it at any time
-            if not (out / "evidence.json").is_file():
-                raise
-            self.notes.append(f"not everything was written: {error}. `superweight report` tries again")
 
 
 def _baseline_of(cell: CellEvidence, evidence: Mapping[str, CellEvidence]) -> CellEvidence | None:
