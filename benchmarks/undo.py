@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from measuring import copy_bandwidth, in_turn, in_words, machine, say, seconds, table, write
-from superweight.cards.recipe import RoundToNearest
+from superweight.cards.methods import RoundToNearest
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.context import UndoLog
-from superweight.compress.rtn import round_matrix
+from superweight.compress import Matrix, recipe_of
+from superweight.compress.undo_log import UndoLog
 from superweight.kernels import compiling
 
 SMALL = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)]  # q k v o gate up down
@@ -42,15 +42,18 @@ def digest(held: list[LinearWeight]) -> str:
 
 
 def keep(held: list[LinearWeight]) -> UndoLog:
-    journal = UndoLog(torch.bfloat16)
+    journal = UndoLog()
     for weight in held:
         journal.keep(weight)
     return journal
 
 
 def rewrite(held: list[LinearWeight], method: RoundToNearest, journal: UndoLog) -> None:
+    recipe = recipe_of(method)
     for weight in held:
-        round_matrix(method, weight, None, journal)
+        matrix = Matrix(weight.name, weight.stored(), torch.bfloat16)
+        recipe.compress(matrix)
+        journal.record(weight.name, changed=matrix.changed)
 
 
 def one(held: list[LinearWeight], method: RoundToNearest, repeats: int) -> dict[str, Any]:

@@ -7,12 +7,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, JambaConfig, LlamaCon
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from superweight.cards.recipe import W8A8, RoundToNearest
+from superweight.cards.recipe import RecipeCard
 from superweight.checkpoint.architecture import Architecture
-from superweight.compress.context import Context, UndoLog
-from superweight.compress.identity import baseline, no_op
-from superweight.compress.rtn import apply
-from superweight.compress.w8a8 import apply as w8a8
+from superweight.compress import Context, apply
 from superweight.errors import InfraError
 from support.tiny import DENSE, load, tiny_model, tiny_tokenizer
 
@@ -80,6 +77,14 @@ REFUSED = {
     "doge": {"mlp.down_embed.weight", "mlp.up_embed.weight"},
 }
 """Classes whose layers multiply parameters that no recipe compresses: raw ones, and experts that are looked up."""
+
+
+RTN = {"kind": "rtn", "bits": 4, "granularity": "channel"}
+
+
+def card(**method) -> RecipeCard:
+    role = "baseline" if method["kind"] == "baseline" else "reference"
+    return RecipeCard(id="one", title="One", role=role, method=method)
 
 
 def text_config(kind: str):
@@ -227,10 +232,9 @@ def llama(mlp):
 @pytest.mark.parametrize("mlp", [OddMLP, SummedMLP, LeftMLP, BrokenMLP])
 def test_a_matrix_that_is_not_understood_is_refused_with_its_name(mlp):
     loaded = llama(mlp)
-    method = RoundToNearest(kind="rtn", bits=4, granularity="channel")
     before = [p.clone() for p in loaded.model.parameters()]
     with pytest.raises(InfraError) as error:
-        apply(method, Context(loaded), UndoLog(loaded.dtype))
+        apply(card(**RTN), Context(loaded))
     assert error.value.reason == "recipe-mismatch"
     whole = 4 * 64 * 64 + 2 * 64 * 80 + 2 * 64
     assert f"{(whole - 64 * 80 - 2 * 64) / whole:.1%}" in str(error.value)
@@ -242,10 +246,9 @@ def test_a_matrix_that_is_not_understood_is_refused_with_its_name(mlp):
 
 def test_a_recipe_that_compresses_nothing_is_not_refused():
     loaded = llama(OddMLP)
-    for control in (baseline, no_op):
-        journal = UndoLog(loaded.dtype)
-        assert control(None, Context(loaded), journal).size.compressed_bits_per_weight == 32
-        journal.undo()
+    for control in ("baseline", "no-op"):
+        with apply(card(kind=control), Context(loaded)) as applied:
+            assert applied.size.compressed_bits_per_weight == 32
 
 
 class OddlyNamedMixture(nn.Module):
@@ -330,9 +333,7 @@ def test_parallel_experts_in_mlp_and_attention():
 def test_fused_experts_are_rounded_expert_by_expert():
     loaded = load(small("dbrx"), tiny_tokenizer())
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
-    method = RoundToNearest(kind="rtn", bits=4, granularity="channel")
-    with torch.no_grad():
-        apply(method, Context(loaded), UndoLog(loaded.dtype))
+    apply(card(**RTN), Context(loaded))
     w2 = loaded.model.get_parameter("transformer.blocks.0.ffn.experts.mlp.w2")  # (experts · inner, hidden), input-major
     column = before["transformer.blocks.0.ffn.experts.mlp.w2"].view(EXPERTS, 96, 64)[3, :, 10].double()
     step = (column.max() - column.min()) / 15
@@ -347,18 +348,17 @@ def test_fused_experts_are_rounded_expert_by_expert():
 @pytest.mark.parametrize("kind", ["dbrx", "jetmoe"])
 def test_activations_of_fused_and_parallel_experts_are_rounded(kind):
     loaded = load(small(kind), tiny_tokenizer())
-    method = W8A8(kind="w8a8", weights="channel", activations="token", super_activations="naive")
+    recipe = card(kind="w8a8", weights="channel", activations="token", super_activations="naive")
     for parameter in loaded.model.parameters():
         nn.init.normal_(parameter, std=0.2)
     ids = torch.arange(12)[None]
     with torch.no_grad():
         before = loaded.model(ids).logits
-        journal = UndoLog(loaded.dtype)
-        outcome = w8a8(method, Context(loaded), journal)
+        applied = apply(recipe, Context(loaded))
         loaded.model(ids)  # refuses if an expert's input is not reached
-        assert set(outcome.hooks) >= {w.name.rpartition(".")[0] for w in loaded.architecture.linear_weights}
-        assert set(journal.written) == {weight.name for weight in loaded.architecture.linear_weights}
-        journal.undo()
+        assert set(applied.hooks) >= {w.name.rpartition(".")[0] for w in loaded.architecture.linear_weights}
+        assert set(applied.rewritten) == {weight.name for weight in loaded.architecture.linear_weights}
+        applied.undo()
         assert torch.equal(loaded.model(ids).logits, before)
 
 

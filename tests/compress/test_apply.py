@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from superweight.cards.base import Coordinate
-from superweight.cards.recipe import RecipeCard
-from superweight.compress import RECIPES, Context, apply
+from superweight.cards.methods import KINDS
+from superweight.compress import Context, Recipe, apply, recipe_of
 from superweight.errors import InfraError
 
 METHODS = [
@@ -21,12 +21,13 @@ METHODS = [
 ]
 
 
-def test_every_kind_of_card_has_a_recipe():
-    kinds = {
-        option.model_fields["kind"].annotation.__args__[0]
-        for option in RecipeCard.model_fields["method"].annotation.__args__
-    }
-    assert kinds == set(RECIPES)
+SMOOTH = {"kind": "smoothquant", "alpha": 0.5, "weights": "channel", "activations": "token", "calibration_corpus": "x"}
+
+
+def test_every_kind_of_card_has_a_recipe(recipe):
+    made = {method["kind"]: recipe_of(recipe(**method).method) for method in [*METHODS, SMOOTH]}
+    assert all(isinstance(one, Recipe) for one in made.values())
+    assert set(made) == {name for name, kind in KINDS.items() if kind.implementation.startswith("superweight.")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -82,7 +83,7 @@ def test_a_recipe_that_fails_midway_leaves_the_model_as_it_was(
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("superweight.compress.w8a8.measure", fail)  # after the weights, and after the forwards
+    monkeypatch.setattr("superweight.compress.applied.measure", fail)  # after the weights, and after the forwards
     with pytest.raises(error):
         apply(recipe(**METHODS[4]), context(loaded))
     assert digest(loaded.model) == before
@@ -138,4 +139,4 @@ def test_a_parameter_that_two_modules_share_is_rounded_once(tiny, context, recip
 def test_baseline_size_is_the_checkpoints(tiny, context, recipe):
     size = apply(recipe(kind="baseline"), context(tiny(dtype=torch.bfloat16))).size
     assert size.compressed_bits_per_weight == size.model_bits_per_weight == 16
-    assert size.as_dict()["parts"] == {"codes": 16 * size.weights}
+    assert size.parts == {"codes": 16 * size.weights}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from superweight.cards.base import Coordinate
-from superweight.compress.int8 import kept_scalars, stored
+from superweight.compress.w8a8 import kept_scalars, stored_scalar
 from superweight.kernels.activations import ActivationQuantiser
 from superweight.kernels.int8 import Int8Weight, int8_matmul, weight_codes, weight_scale
 
@@ -97,5 +97,5 @@ def test_kept_scalars_count_neither_towards_the_scale_nor_as_a_code():
 def test_stored_is_the_side_table_or_the_decoded_integer():
     w = torch.tensor([[1.27, -0.634], [254.0, 3.0]])
     weight = int8_weight(w, "channel", [Coordinate(layer=0, row=1, column=0)])
-    assert stored(weight, Coordinate(layer=0, row=1, column=0), torch.float32).item() == 254.0
-    assert stored(weight, Coordinate(layer=0, row=0, column=1), torch.float32).item() == pytest.approx(-0.63)
+    assert stored_scalar(weight, Coordinate(layer=0, row=1, column=0), torch.float32).item() == 254.0
+    assert stored_scalar(weight, Coordinate(layer=0, row=0, column=1), torch.float32).item() == pytest.approx(-0.63)

@@ -29,7 +29,7 @@ def test_answers_do_not_see_one_another(tiny, attention_matmuls, tolerance):
     """
     loaded = tiny()
     scorer = Scorer(loaded)
-    assert scorer.sharing.rows  # rows are shared
+    assert scorer.sharing.packed_rows  # rows are shared
     recipe = card(weights="channel", activations="token", attention_matmuls=attention_matmuls)
     with apply(recipe, Context(loaded)):
         assert answers(scorer) == pytest.approx(answers(scorer, alone=True), abs=tolerance)
@@ -51,8 +51,8 @@ def test_sizes_count_the_checkpoints_dtype_not_the_one_in_memory(tiny):
     loaded = tiny("llama", torch.bfloat16)
     recipe = RecipeCard(id="no-op", title="N", role="control", expects="PASS", method={"kind": "no-op"})
     with apply(recipe, Context(loaded)) as applied:
-        narrow = applied.size.as_dict()
+        narrow = applied.size.model_dump()
     loaded.model.float()
     with apply(recipe, Context(loaded)) as applied:
-        assert applied.size.as_dict() == narrow
+        assert applied.size.model_dump() == narrow
     assert narrow["compressed_bits_per_weight"] == narrow["model_bits_per_weight"] == 16

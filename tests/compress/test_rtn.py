@@ -3,7 +3,7 @@ import torch
 
 from superweight.cards.base import Coordinate
 from superweight.compress import apply
-from superweight.compress.context import _spare
+from superweight.compress.undo_log import _spare
 
 INT4_G8 = {"kind": "rtn", "bits": 4, "granularity": "group", "group_size": 8}
 

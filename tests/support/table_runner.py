@@ -61,9 +61,8 @@ class RecordingRunner(ResidentRunner):
 class TableRunner:
     """Answers from the table alone."""
 
-    cannot = {"divergence": "the table holds log-likelihoods and no distributions"}
-
     def __init__(self, reference, cell):
+        self.cannot = {"divergence": "the table holds log-likelihoods and no distributions"}
         self._table = json.loads(TABLE.read_text())
         self.vocabulary = self._table["vocabulary"]
         self.identity = {"table": self._table, "recipe": cell.recipe.method.model_dump(mode="json")}

@@ -25,6 +25,7 @@ from support.judging import (
 
 WIKI, PIQA = "perplexity:wiki", "zero-shot:piqa"
 COARSE = {"kind": "rtn", "bits": 4, "granularity": "tensor"}
+SMOOTH = {"kind": "smoothquant", "alpha": 0.85, "weights": "channel", "activations": "token"}
 KEPT = Sanity(declared=["a"], changed=["a"], undeclared=[], unchanged=[])
 
 
@@ -185,7 +186,7 @@ def test_too_good_is_said_with_what_to_look_at():
     assert gate.verdict == "PASS"
     assert "\nodd: too good to be true: better than the uncompressed model by more than the margin" in gate.message
     assert "\ntry: rounding seldom helps by more than chance" in gate.message
-    calibrated = ours.model_copy(update={"recipe_parameters": {"kind": "smoothquant", "calibration_corpus": "wiki"}})
+    calibrated = ours.model_copy(update={"recipe_parameters": {**SMOOTH, "calibration_corpus": "wiki"}})
     assert "the recipe is calibrated on 'wiki'" in message(WIKI, calibrated)
 
 

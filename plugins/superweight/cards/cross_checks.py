@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, get_args
 
 from superweight.cards.gate import CORPUS_KINDS, REQUIRED_KINDS, GateKind, is_pattern
-from superweight.cards.recipe import SmoothQuant
 from superweight.cards.tier import TierCard
 from superweight.errors import CardError
 
@@ -35,10 +34,10 @@ def check_references(library: Library) -> None:
     for card in library.recipes.values():
         if card.beside:
             check(f"recipe card '{card.id}'", "beside", card.beside, library.recipes)
-        if isinstance(card.method, SmoothQuant):
-            check(
-                f"recipe card '{card.id}'", "method.calibration_corpus", card.method.calibration_corpus, library.corpora
-            )
+        for key, method in (("method", card.method), ("stand_in", card.stand_in)):
+            if method is not None and method.calibration is not None:
+                corpus = method.calibration.corpus
+                check(f"recipe card '{card.id}'", f"{key}: corpus of calibration", corpus, library.corpora)
     for tier in library.tiers.values():
         owner = f"tier card '{tier.id}'"
         for key, names, shelf in (

@@ -16,6 +16,7 @@ from superweight.cards.cross_checks import check_references
 from superweight.cards.data import CorpusCard, TaskCard, TextFile
 from superweight.cards.gate import GateCard
 from superweight.cards.gate_book import GateBook
+from superweight.cards.methods import import_kinds, kind_named
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.shelves import cards_in, check_directory
@@ -57,18 +58,18 @@ def read_card(path: Path, kind: type[Card]) -> Card:
     try:
         card = kind.model_validate(raw)
     except ValidationError as error:
-        raise CardError(_explain(path, kind, error)) from error
+        raise CardError(_explain(path, kind, raw, error)) from error
     return _with_absolute_paths(card, path.parent)
 
 
-def _explain(path: Path, kind: type[Strict], error: ValidationError) -> str:
+def _explain(path: Path, kind: type[Strict], raw: Mapping[str, Any], error: ValidationError) -> str:
     lines = [f"{path}: not a valid {kind.__name__}"]
     for problem in error.errors(include_url=False):
         tags = {tag for source in ("hub", "directory", "gguf", "wheel", "file") for tag in (source,)}
         keys = [str(part) for part in problem["loc"] if not (part in tags and len(problem["loc"]) > 1)]
         found = problem.get("input")
         shown = "" if problem["type"] == "missing" or isinstance(found, dict) else f" (found: {_short(repr(found))})"
-        allowed = _allowed_keys(kind, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
+        allowed = _allowed_keys(kind, raw, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
         lines.append(f"  {_short('.'.join(keys)) or '(card)'}: {_short(problem['msg'], 600)}{shown}{allowed}")
     return "\n".join(lines)
 
@@ -77,10 +78,12 @@ def _short(text: str, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def _allowed_keys(kind: type[Strict], location: tuple[int | str, ...]) -> str:
-    if len(location) == 1:
-        return f"; allowed keys: {', '.join(kind.model_fields)}"
-    return ""
+def _allowed_keys(kind: type[Strict], raw: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
+    """What may stand beside a key that may not: in a card, or in a recipe's method."""
+    table: type[Strict] | None = kind if len(location) == 1 else None
+    if kind is RecipeCard and len(location) == 2:
+        table = kind_named(raw[str(location[0])]["kind"])
+    return f"; allowed keys: {', '.join(table.model_fields)}" if table else ""
 
 
 def _with_absolute_paths(card: Card, folder: Path) -> Card:
@@ -179,9 +182,11 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
 
     Raises:
         CardError: a directory does not exist or holds cards where nobody looks for them, a card is bad, two cards of
-            one directory share an id, or a card names another that does not exist.
+            one directory share an id, a card names another that does not exist, or an installed package's kinds of
+            recipes cannot be imported.
 
     """
+    import_kinds()
     shelves: dict[str, dict[str, Any]] = {name: {} for name in _FOLDERS}
     for directory in (builtin_cards(), *extra):
         check_directory(directory, _FOLDERS)

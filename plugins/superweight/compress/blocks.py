@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from superweight.cards.recipe import Granularity
-from superweight.checkpoint.architecture import LinearWeight
+from superweight.cards.methods import Granularity
 from superweight.kernels.rounding import LONG
 from superweight.kernels.rounding import piece_elements as piece_elements
 
@@ -33,13 +32,6 @@ def block_views(
     if granularity == "group":
         return _runs(rows, size or rows.shape[-1])
     return _runs(stored.view(1, -1), size or stored.numel())
-
-
-def weight_views(
-    weight: LinearWeight, expert: int | None, granularity: Granularity, size: int | None = None
-) -> list[torch.Tensor]:
-    """`block_views` of one matrix of a model."""
-    return block_views(weight.stored(expert), granularity, size, transposed=weight.transposed)
 
 
 def count_blocks(views: list[torch.Tensor]) -> int:

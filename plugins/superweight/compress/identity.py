@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from superweight.cards.recipe import Baseline, NoOp, RollChannels
-from superweight.compress.context import Context, RecipeReport, UndoLog, experts
-from superweight.compress.size import measure
+from superweight.cards.methods import Baseline, NoOp, RollChannels
+from superweight.compress.matrix import Matrix
+from superweight.compress.recipe import Recipe, uncompressed
 
 
-def baseline(method: Baseline, context: Context, journal: UndoLog) -> RecipeReport:
+class BaselineRecipe(Recipe[Baseline]):
     """The uncompressed model."""
-    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width))
+
+    whole = False
+
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Writes nothing."""
+        return uncompressed(matrix)
 
 
-def no_op(method: NoOp, context: Context, journal: UndoLog) -> RecipeReport:
+class NoOpRecipe(Recipe[NoOp]):
     """Copies, rewrites and later restores every linear weight, with the weight itself."""
-    for weight in context.known_weights:
-        journal.keep(weight)
-        for expert in experts(weight):
-            matrix = weight.matrix(expert)
-            journal.write(weight, matrix, matrix.clone())
-    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width))
+
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Write the matrix to itself."""
+        matrix.write(matrix.values, matrix.values.clone())
+        return uncompressed(matrix)
 
 
-def roll_channels(method: RollChannels, context: Context, journal: UndoLog) -> RecipeReport:
+class RollChannelsRecipe(Recipe[RollChannels]):
     """Moves every row of every linear weight of the decoder layers to the next output channel, the last to the first.
 
     Every weight is still there, and every statistic of a matrix is what it was; but what a matrix writes is read from
     other channels than it was meant for.
     """
-    for weight in context.known_weights:
-        journal.keep(weight)
-        for expert in experts(weight):
-            matrix = weight.matrix(expert)
-            journal.write(weight, matrix, matrix.roll(1, dims=0))
-    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width))
+
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Write the rolled matrix."""
+        matrix.write(matrix.values, matrix.values.roll(1, dims=0))
+        return uncompressed(matrix)

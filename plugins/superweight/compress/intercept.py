@@ -13,7 +13,6 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.context import module_name
 from superweight.errors import InfraError
 
 _MULTIPLY = (functional.linear, torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__)
@@ -56,7 +55,7 @@ def intercept(
     names = []
     mixtures: dict[nn.Module, dict[str, tuple[LinearWeight, Handler]]] = {}
     for weight in weights:
-        names.append(module_name(weight))
+        names.append(weight.name.rpartition(".")[0])
         if weight.experts is None:
             _intercept_dense(weight, handler(weight), stack)
         else:

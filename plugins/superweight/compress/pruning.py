@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 import torch
 
 from superweight.cards.base import Coordinate
-from superweight.cards.recipe import (
+from superweight.cards.methods import (
     PruneLargestOthers,
     PruneSuperWeights,
     PruneSuperWeightsKeepActivation,
@@ -15,25 +18,60 @@ from superweight.cards.recipe import (
 )
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.compress.blocks import piece_elements
-from superweight.compress.context import Context, RecipeReport, UndoLog
+from superweight.compress.context import Context
 from superweight.compress.intercept import Call, Handler, intercept
-from superweight.compress.size import measure
+from superweight.compress.matrix import Matrix
+from superweight.compress.recipe import Recipe, uncompressed
 from superweight.errors import InfraError
 
-
-def prune_super_weights(method: PruneSuperWeights, context: Context, journal: UndoLog) -> RecipeReport:
-    """Zero every super weight."""
-    return _scale(0.0, method.kind, context, journal)
+M = TypeVar("M", bound=PruneSuperWeights | PruneSuperWeightsKeepActivation | ScaleSuperWeights)
 
 
-def scale_super_weights(method: ScaleSuperWeights, context: Context, journal: UndoLog) -> RecipeReport:
+class SuperWeightsRecipe(Recipe[M]):
+    """A base of recipes that multiply every super weight by a factor."""
+
+    whole = False
+
+    @property
+    @abstractmethod
+    def factor(self) -> float:
+        """What super weights are multiplied by."""
+
+    def prepare(self, context: Context) -> None:
+        """Make sure that there are super weights.
+
+        Raises:
+            InfraError: there is none (`not-applicable`).
+        """
+        context.require_super_weights(self.method.kind)
+
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Multiply the super weights of one matrix, in float32."""
+        where = matrix.flat(matrix.super_weights)
+        matrix.put(where, matrix.stored.take(where).float() * self.factor + 0.0)  # a zero is +0.0
+        return uncompressed(matrix)
+
+    def figures(self, context: Context) -> dict[str, Any]:
+        """The factor, and how many were multiplied."""
+        return {"factor": self.factor, "scaled": len(set(context.super_weights))}
+
+
+class ScaleSuperWeightsRecipe(SuperWeightsRecipe[ScaleSuperWeights]):
     """Multiply every super weight by a factor (arXiv:2411.07191, figure 6)."""
-    return _scale(method.factor, method.kind, context, journal)
+
+    @property
+    def factor(self) -> float:
+        """The card's."""
+        return self.method.factor
 
 
-def prune_keeping_activation(
-    method: PruneSuperWeightsKeepActivation, context: Context, journal: UndoLog
-) -> RecipeReport:
+class PruneSuperWeightsRecipe(SuperWeightsRecipe[PruneSuperWeights]):
+    """Zero every super weight."""
+
+    factor = 0.0
+
+
+class PruneKeepingActivationRecipe(SuperWeightsRecipe[PruneSuperWeightsKeepActivation]):
     """Zero every super weight but put the super activation back by hand (arXiv:2411.07191, table 1).
 
     For a super weight w at [r, c] of a down projection with input X, the token t with the largest |X[t, c]| of each
@@ -41,25 +79,34 @@ def prune_keeping_activation(
     contributions of w to all other tokens stay lost, so this differs from pruning nothing. Inside a mixture, t is
     the token among those that reach the expert, over the whole batch.
     """
-    weights = context.require_super_weights(method.kind)
-    values = {
-        (weight.name, one.key): weight.matrix(one.expert)[one.row, one.column].float().clone()
-        for weight in weights
-        for one in context.known[weight.name]
-    }
-    outcome = _scale(0.0, method.kind, context, journal)
 
-    def handler(weight: LinearWeight) -> Handler:
-        def put_back(call: Call) -> torch.Tensor:
-            y = call.linear(call.x)
-            for one in context.held(weight, call.expert):
-                y = restore_activation(y, call.x, one, values[weight.name, one.key])
-            return y
+    factor = 0.0
 
-        return put_back
+    def __init__(self, method: PruneSuperWeightsKeepActivation) -> None:
+        super().__init__(method)
+        self._values: dict[tuple[str, int | None], list[tuple[Coordinate, torch.Tensor]]] = {}
 
-    hooks = intercept(weights, handler, journal.stack)
-    return RecipeReport(size=outcome.size, figures=outcome.figures, hooks=hooks)
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Remember the super weights of one matrix, and zero them."""
+        if matrix.super_weights:
+            self._values[matrix.key] = [
+                (one, matrix.values[one.row, one.column].float().clone()) for one in matrix.super_weights
+            ]
+        return super().compress(matrix)
+
+    def install(self, context: Context, stack: ExitStack) -> Sequence[str]:
+        """Put the activations back from now on."""
+
+        def handler(weight: LinearWeight) -> Handler:
+            def put_back(call: Call) -> torch.Tensor:
+                y = call.linear(call.x)
+                for one, value in self._values.get((weight.name, call.expert), ()):
+                    y = restore_activation(y, call.x, one, value)
+                return y
+
+            return put_back
+
+        return intercept(context.require_super_weights(self.method.kind), handler, stack)
 
 
 def restore_activation(y: torch.Tensor, x: torch.Tensor, one: Coordinate, value: torch.Tensor) -> torch.Tensor:
@@ -84,73 +131,67 @@ def restore_activation(y: torch.Tensor, x: torch.Tensor, one: Coordinate, value:
     return restored
 
 
-def prune_largest_others(method: PruneLargestOthers, context: Context, journal: UndoLog) -> RecipeReport:
+class PruneLargestOthersRecipe(Recipe[PruneLargestOthers]):
     """Zero the `count` linear weights of the decoder layers with the largest magnitudes, super weights left alone.
 
     Of equal magnitudes the first in the order of the parameters, and within a parameter as stored, are zeroed, so that
     every device zeroes the same ones (arXiv:2411.07191, table 1: 7000 in Llama-7B).
-
-    Raises:
-        InfraError: the model has no more than `count` such weights (`recipe-mismatch`).
     """
-    available = sum(weight.parameter.numel() for weight in context.known_weights) - len(set(context.super_weights))
-    if available <= method.count:
-        raise InfraError(
-            f"prune-largest-others zeroes {method.count} weights, and the decoder layers have {available} besides "
-            "super weights. Lower count in the recipe card.",
-            reason="recipe-mismatch",
-        )
-    least = _kth_largest(context, method.count)
-    pruned, equal = 0, method.count - _count_above(context, least)
+
+    whole = False
+
+    def __init__(self, method: PruneLargestOthers) -> None:
+        super().__init__(method)
+        self._chosen: dict[tuple[str, int | None], torch.Tensor] = {}
+        self._least = 0.0
+
+    def prepare(self, context: Context) -> None:
+        """Choose the weights among all matrices.
+
+        Raises:
+            InfraError: the model has no more than `count` such weights (`recipe-mismatch`).
+        """
+        count = self.method.count
+        available = sum(weight.parameter.numel() for weight in context.known_weights) - len(set(context.super_weights))
+        if available <= count:
+            raise InfraError(
+                f"prune-largest-others zeroes {count} weights, and the decoder layers have {available} besides "
+                "super weights. Lower count in the recipe card.",
+                reason="recipe-mismatch",
+            )
+        least = _kth_largest(context, count)
+        self._least = float(least)
+        equal = count - _count_above(context, least)
+        for matrix in _matrices(context):
+            flat = []
+            for start, magnitude in _magnitudes(matrix):
+                ties = (magnitude == least).nonzero().flatten()[:equal]
+                equal -= ties.numel()
+                flat.append(torch.cat([(magnitude > least).nonzero().flatten(), ties]) + start)
+            self._chosen[matrix.key] = torch.cat(flat)
+
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Zero what was chosen in one matrix."""
+        where = self._chosen[matrix.key]
+        matrix.put(where, torch.zeros_like(where, dtype=matrix.stored.dtype))
+        return uncompressed(matrix)
+
+    def figures(self, context: Context) -> dict[str, Any]:
+        """How many were zeroed, and the magnitude of the least of them."""
+        return {"pruned": sum(where.numel() for where in self._chosen.values()), "least_magnitude": self._least}
+
+
+def _matrices(context: Context) -> Iterator[Matrix]:
     for weight in context.known_weights:
-        flat = []
-        for start, magnitude in _magnitudes(weight, context):
-            ties = (magnitude == least).nonzero().flatten()[:equal]
-            equal -= ties.numel()
-            flat.append(torch.cat([(magnitude > least).nonzero().flatten(), ties]) + start)
-        where = torch.cat(flat)
-        pruned += where.numel()
-        _put(weight, where, torch.zeros_like(where, dtype=weight.parameter.dtype), journal)
-    figures = {"pruned": pruned, "least_magnitude": float(least)}
-    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
+        yield from context.matrices(weight)
 
 
-def _scale(factor: float, kind: str, context: Context, journal: UndoLog) -> RecipeReport:
-    for weight in context.require_super_weights(kind):
-        where = flat_indices(weight, context.known[weight.name])
-        scaled = weight.parameter.data.take(where).float() * factor + 0.0  # a zero is +0.0
-        _put(weight, where, scaled.to(weight.parameter.dtype), journal)
-    figures = {"factor": factor, "scaled": len(set(context.super_weights))}
-    return RecipeReport(size=measure(context.loaded.model, context.known_weights, width=context.width), figures=figures)
-
-
-def _put(weight: LinearWeight, flat: torch.Tensor, values: torch.Tensor, journal: UndoLog) -> None:
-    """Write scalars, by their flat index in the parameter as stored."""
-    if flat.numel() == 0:
-        return
-    journal.keep_scalars(weight, flat)
-    scalars = weight.parameter.data.take(flat)
-    journal.write(weight, scalars, values)
-    weight.parameter.data.put_(flat, scalars)
-
-
-def flat_indices(weight: LinearWeight, coordinates: Sequence[Coordinate]) -> torch.Tensor:
-    """Where coordinates lie in the flattened parameter as stored: int64 `(n,)` on its device."""
-    rows, columns = weight.shape
-    flat = [
-        (one.expert or 0) * rows * columns
-        + (one.column * rows + one.row if weight.transposed else one.row * columns + one.column)
-        for one in coordinates
-    ]
-    return torch.tensor(flat, dtype=torch.int64, device=weight.parameter.device)
-
-
-def _magnitudes(weight: LinearWeight, context: Context) -> Iterator[tuple[int, torch.Tensor]]:
-    """|W| in pieces of the flattened parameter, float32, with −1 at super weights; each with its start."""
-    step = piece_elements(weight.parameter.device)
-    held = flat_indices(weight, context.known.get(weight.name, ()))
+def _magnitudes(matrix: Matrix) -> Iterator[tuple[int, torch.Tensor]]:
+    """|W| in pieces of the flattened matrix, float32, with −1 at super weights; each with its start."""
+    step = piece_elements(matrix.stored.device)
+    held = matrix.flat(matrix.super_weights)
     start = 0
-    for piece in torch.split(weight.parameter.data.flatten(), step):
+    for piece in torch.split(matrix.stored.flatten(), step):
         magnitude = piece.float().abs()
         magnitude[held[(held >= start) & (held < start + piece.numel())] - start] = -1
         yield start, magnitude
@@ -160,8 +201,8 @@ def _magnitudes(weight: LinearWeight, context: Context) -> Iterator[tuple[int, t
 def _kth_largest(context: Context, k: int) -> torch.Tensor:
     """The k-th largest magnitude, 0-dim float32 on the CPU; holds no more than 2k and one piece at a time."""
     largest = torch.empty(0)
-    for weight in context.known_weights:
-        for _, magnitude in _magnitudes(weight, context):
+    for matrix in _matrices(context):
+        for _, magnitude in _magnitudes(matrix):
             top = magnitude.topk(min(k, magnitude.numel())).values.cpu()
             both = torch.cat([largest, top])
             largest = both.topk(min(k, both.numel())).values
@@ -169,6 +210,4 @@ def _kth_largest(context: Context, k: int) -> torch.Tensor:
 
 
 def _count_above(context: Context, least: torch.Tensor) -> int:
-    return sum(
-        int((m > float(least)).sum()) for weight in context.known_weights for _, m in _magnitudes(weight, context)
-    )
+    return sum(int((m > float(least)).sum()) for matrix in _matrices(context) for _, m in _magnitudes(matrix))

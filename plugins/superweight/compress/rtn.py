@@ -6,54 +6,48 @@ import math
 
 import torch
 
-from superweight.cards.recipe import RoundToNearest
-from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.blocks import count_blocks, gathered, weight_views, whole_blocks
-from superweight.compress.context import Context, RecipeReport, UndoLog, experts
-from superweight.compress.size import SCALE_BITS, measure
+from superweight.cards.methods import Rounding, RoundToNearest
+from superweight.compress.blocks import block_views, count_blocks, gathered, whole_blocks
+from superweight.compress.matrix import Matrix
+from superweight.compress.recipe import Recipe
+from superweight.compress.size import SCALE_BITS
 from superweight.kernels.rounding import part_elements, round_
 
 
-def apply(method: RoundToNearest, context: Context, journal: UndoLog) -> RecipeReport:
+class RoundToNearestRecipe(Recipe[RoundToNearest]):
     """Asymmetric round-to-nearest at the card's granularity; mixtures expert by expert."""
-    parts = []
-    for weight in context.weights:
-        journal.keep(weight)
-        for expert in experts(weight):
-            round_matrix(method, weight, expert, journal)
-        parts.append(size_parts(method, weight))
-    return RecipeReport(size=measure(context.loaded.model, context.weights, parts, width=context.width))
+
+    def compress(self, matrix: Matrix) -> dict[str, int]:
+        """Round one matrix."""
+        round_matrix(self.method, matrix)
+        return rounded_bits(self.method, matrix)
 
 
-def size_of(method: RoundToNearest) -> int | None:
-    """Elements of a group or block, where the granularity has them."""
-    return method.group_size or method.block_size
+def blocks_of(method: Rounding, matrix: Matrix) -> list[torch.Tensor]:
+    """The matrix as views whose last axis runs along what shares a scale."""
+    return block_views(matrix.stored, method.granularity, method.size, transposed=matrix.transposed)
 
 
-def size_parts(method: RoundToNearest, weight: LinearWeight) -> dict[str, int]:
-    """Bits of a rounded weight: its codes, and a scale and a minimum for each block."""
-    blocks = sum(
-        count_blocks(weight_views(weight, expert, method.granularity, size_of(method))) for expert in experts(weight)
-    )
+def rounded_bits(method: Rounding, matrix: Matrix) -> dict[str, int]:
+    """Bits of a rounded matrix: its codes, and a scale and a minimum for each block."""
+    blocks = count_blocks(blocks_of(method, matrix))
     return {
-        "codes": weight.parameter.numel() * method.bits,
+        "codes": matrix.stored.numel() * method.bits,
         "scales": blocks * SCALE_BITS,
         "minima": blocks * SCALE_BITS,
     }
 
 
-def round_matrix(
-    method: RoundToNearest, weight: LinearWeight, expert: int | None, journal: UndoLog, z: float = math.inf
-) -> None:
+def round_matrix(method: Rounding, matrix: Matrix, z: float = math.inf) -> None:
     """Round one matrix in place, clipped at z standard deviations if that is finite."""
 
     def change(part: torch.Tensor) -> None:
         blocks = gathered(part)
-        round_(blocks, method.bits, z, journal.dtype)
+        round_(blocks, method.bits, z, matrix.dtype)
         if blocks.data_ptr() != part.data_ptr():
             part.copy_(blocks.view(part.shape))
 
-    limit = part_elements(weight.parameter.device)
-    for view in weight_views(weight, expert, method.granularity, size_of(method)):
+    limit = part_elements(matrix.stored.device)
+    for view in blocks_of(method, matrix):
         for part in whole_blocks(view, limit):
-            journal.rewrite(weight, part, change)
+            matrix.rewrite(part, change)

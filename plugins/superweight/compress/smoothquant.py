@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
-from superweight.cards.recipe import SmoothQuant
+from superweight.cards.methods import SmoothQuant
 from superweight.checkpoint.architecture import LinearWeight
-from superweight.compress.activations import quantiser_of
-from superweight.compress.context import Context, RecipeReport, UndoLog, experts
+from superweight.compress.context import Context, experts
 from superweight.compress.intercept import Call, Handler, intercept
-from superweight.compress.w8a8 import Int8, Smoothing, install
+from superweight.compress.w8a8 import Int8Recipe, Smoothing
 from superweight.errors import InfraError
+from superweight.kernels.activations import ActivationQuantiser
 
-Matrix = tuple[str, int | None]
+Key = tuple[str, int | None]  # of a matrix
 
 
-def apply(method: SmoothQuant, context: Context, journal: UndoLog) -> RecipeReport:
+class SmoothQuantRecipe(Int8Recipe[SmoothQuant]):
     """Calibrate, divide inputs by s and multiply columns by s, then quantise both.
 
     s_j = max|X_j|^α / max|W_j|^(1−α), equation 4 there. As in its authors' code, matrices that multiply the same input
     share s, and the attention's output projection and the MLP's down projection are left unsmoothed. The division
     happens at the input of the matrix rather than in the norm before it: the same numbers, and any architecture.
     """
-    recorder = _calibrate(method, context)
-    smoothing = recorder.smoothing(method.alpha)
-    how = Int8(method.weights, quantiser_of(method), smoothing=smoothing)
-    outcome = install(how, context, journal)
-    outcome.figures.update(
-        alpha=method.alpha,
-        smoothed=len(smoothing),
-        largest_factor=max(float(factors.max()) for factors in smoothing.values()),
-    )
-    return outcome
+
+    def __init__(self, method: SmoothQuant) -> None:
+        super().__init__(method, ActivationQuantiser(method.activations))
+
+    def prepare(self, context: Context) -> None:
+        """Calibrate.
+
+        Raises:
+            InfraError: there is no text, or it reaches no weight that is smoothed (`recipe-mismatch`).
+        """
+        self.smoothing = _calibrate(self.method, context).smoothing(self.method.alpha)
+
+    def figures(self, context: Context) -> dict[str, Any]:
+        """How many matrices are smoothed, and by how much at most."""
+        return {
+            **super().figures(context),
+            "alpha": self.method.alpha,
+            "smoothed": len(self.smoothing),
+            "largest_factor": max(float(factors.max()) for factors in self.smoothing.values()),
+        }
 
 
 def factors(activation: torch.Tensor, weight: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -43,15 +54,8 @@ def factors(activation: torch.Tensor, weight: torch.Tensor, alpha: float) -> tor
 
 
 def _calibrate(method: SmoothQuant, context: Context) -> _Recorder:
-    if context.calibration is None:
-        raise InfraError(
-            f"smoothquant calibrates on corpus '{method.calibration_corpus}', and the context has no calibration text. "
-            "Give the context a calibration function.",
-            reason="recipe-mismatch",
-        )
-    recorder = _Recorder(context)
-    windows = context.calibration(method.calibration_corpus, method.calibration_windows, method.calibration_window)
-    loaded = context.loaded
+    windows = context.calibration_windows(method)
+    recorder, loaded = _Recorder(context), context.loaded
     body = getattr(loaded.model, "base_model", loaded.model)  # without the head, whose logits nobody needs
     with ExitStack() as stack, loaded.arithmetic():
         intercept(loaded.architecture.linear_weights, recorder.handler, stack)
@@ -65,15 +69,14 @@ class _Recorder:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._names = {id(weight.parameter): weight.name for weight in context.weights}
-        self._largest: dict[Matrix, torch.Tensor] = {}
-        self._leader: dict[Matrix, Matrix] = {}
-        self._last: tuple[torch.Tensor, Matrix] | None = None
+        self._largest: dict[Key, torch.Tensor] = {}
+        self._leader: dict[Key, Key] = {}
+        self._last: tuple[torch.Tensor, Key] | None = None
         self._output_projection: dict[int, str] = {}
 
     def handler(self, weight: LinearWeight) -> Handler:
         """Record what a weight is multiplied with."""
-        name = self._names[id(weight.parameter)]
+        name = self._context.names[id(weight.parameter)]
 
         def record(call: Call) -> torch.Tensor:
             matrix = (name, call.expert)
@@ -98,7 +101,7 @@ class _Recorder:
         """
         self._last = None
         weights = self._weight_maxima()
-        groups: dict[Matrix, torch.Tensor] = {}
+        groups: dict[Key, torch.Tensor] = {}
         for matrix, largest in weights.items():
             leader = self._leader[matrix]
             groups[leader] = torch.maximum(groups[leader], largest) if leader in groups else largest
@@ -111,7 +114,7 @@ class _Recorder:
         s = {leader: factors(self._largest[leader], largest, alpha) for leader, largest in groups.items()}
         return {matrix: s[self._leader[matrix]] for matrix in weights}
 
-    def _weight_maxima(self) -> dict[Matrix, torch.Tensor]:
+    def _weight_maxima(self) -> dict[Key, torch.Tensor]:
         """max|W_j| of each input channel, for the matrices that are smoothed."""
         skipped = set(self._output_projection.values())
         return {

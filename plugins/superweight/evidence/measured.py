@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from superweight.cards.base import Coordinate
 from superweight.cards.cells import Cell
+from superweight.cards.methods import Method, method_of
 from superweight.cards.model import ControlVerdict, Role
 
 
@@ -265,6 +266,11 @@ class CellEvidence(Record):
             beside=cell.recipe.beside,
             recipe_parameters=cell.recipe.method.model_dump(mode="json"),
         )
+
+    @property
+    def method(self) -> Method | None:
+        """What was done to the model; None if no package at hand has a kind of recipe that reads the parameters."""
+        return method_of(self.recipe_parameters)
 
     @property
     def not_applicable(self) -> bool:

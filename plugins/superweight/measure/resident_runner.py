@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from superweight.cards import Cell, Coordinate
-from superweight.cards.recipe import Method
-from superweight.compress import Applied, Context, apply
+from superweight.cards.methods import Method
+from superweight.compress import Applied, Context, apply, foreign_source
 from superweight.detect import layer_peaks
 from superweight.errors import InfraError
-from superweight.evidence import LayerPeaks, Sanity, Size
+from superweight.evidence import LayerPeaks, Sanity
 from superweight.forward.runner import Inspection, Pair, Progress, Prompt, Scalar, TextWindows, WindowScore
 from superweight.measure.fingerprint import fingerprints, non_finite
 from superweight.measure.reference import Reference, as_scalar
@@ -35,14 +35,16 @@ class ResidentRunner:
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """The recipe, what it protects and compresses, its calibration text, and the model's own identity."""
-        corpus = getattr(self._method, "calibration_corpus", None)
-        tokens = self._reference.tokens(corpus).numpy().tobytes() if corpus else None
+        calibration = self._method.calibration
+        tokens = self._reference.tokens(calibration.corpus).numpy().tobytes() if calibration else None
+        source = foreign_source(self._method)
         return {
             "recipe": self._method.model_dump(mode="json"),
+            **({"recipe_source": source} if source else {}),
             "protected": [str(where) for where in self._reference.protected],
             "compressed": self._reference.compressible,
             "calibration": None if tokens is None else hashlib.sha256(tokens).hexdigest(),
-            "alone": _needs_a_row_of_its_own(self._method),
+            "alone": self._method.scale_spans_row,
             **self._reference.identity,
         }
 
@@ -83,8 +85,9 @@ class ResidentRunner:
     ) -> list[tuple[float, bool]]:
         """As `Runner.score_continuations`; one pair a row, if the recipe takes one scale over a whole row."""
         self._apply()
-        alone = _needs_a_row_of_its_own(self._method)
-        return self._memory.model.score_continuations(pairs, max_length=max_length, progress=progress, alone=alone)
+        return self._memory.model.score_continuations(
+            pairs, max_length=max_length, progress=progress, alone=self._method.scale_spans_row
+        )
 
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """As `Runner.generate`."""
@@ -110,8 +113,7 @@ class ResidentRunner:
             hooks=sorted(applied.hooks),
             non_finite=non_finite(self._reference.loaded.model),
         )
-        size = Size.model_validate(applied.size.as_dict())
-        return Inspection(sanity, size, applied.figures, self._peaks())
+        return Inspection(sanity, applied.size, applied.figures, self._peaks())
 
     def another_way(self) -> AbstractContextManager[str]:
         """Inside the block, another attention kernel."""
@@ -141,8 +143,3 @@ class ResidentRunner:
             ]
         except InfraError:  # a wrecked model, or one that cannot be watched: a picture is missing, no figure is
             return []
-
-
-def _needs_a_row_of_its_own(method: Method) -> bool:
-    """Whether a recipe takes one scale over everything that stands in a row: answers must not share one then."""
-    return getattr(method, "activations", None) == "tensor" or bool(getattr(method, "attention_matmuls", False))

@@ -37,7 +37,7 @@ def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
     perplexity, score = closest(cell, "perplexity"), closest(cell, "zero-shot")
     kept = sum(weight.survived for weight in cell.super_weights)
     on = ((perplexity, "windows"), (score, "items"))
-    simulated = cell.recipe_parameters.get("execution") == "simulated"
+    simulated = cell.method is not None and cell.method.simulated
     return CandidateRow(
         cell=cell,
         verdict=f"{SYMBOLS[cell.verdict]} {verdict_label(cell)}",

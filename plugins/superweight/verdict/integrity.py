@@ -46,7 +46,7 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
     else:
         problems += [f"{name} holds NaN or infinity after compression" for name in sanity.non_finite]
         problems += [f"{name} changed, but the recipe does not say so" for name in sanity.undeclared]
-        if cell.recipe_parameters.get("kind") == "no-op":
+        if cell.method is not None and cell.method.changes_nothing:
             problems += [f"{name} changed under a recipe that changes nothing" for name in sanity.changed]
         else:
             problems += [

@@ -48,8 +48,9 @@ def _chosen(cells: Sequence[CellDocument]) -> list[CellDocument]:
     rank = {"candidate": 0, "control": 1, "reference": 2}
 
     def key(cell: CellDocument) -> tuple[bool, int, bool]:
-        prunes = cell.recipe_parameters.get("kind") == "prune-super-weights"
-        return (cell.recipe_parameters.get("kind") == "no-op", 1 if prunes else rank[cell.role] * 2, False)
+        method = cell.method
+        prunes = method is not None and method.super_weight_factor == 0
+        return (method is not None and method.changes_nothing, 1 if prunes else rank[cell.role] * 2, False)
 
     return sorted(cells, key=key)[:_SERIES]
 

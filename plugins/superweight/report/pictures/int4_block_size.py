@@ -10,14 +10,13 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
+from superweight.cards.methods import CLIPPED_AND_RESTORED, TO_NEAREST
 from superweight.report.format import SYMBOLS
 from superweight.report.pictures.figures import Figure, figures, link, role_mark
 from superweight.report.pictures.picture import Picture
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash, verdict_shape
 from superweight.runs.document import CellDocument
 from superweight.verdict.amounts import as_multiple
-
-_FAMILIES = {"rtn": "round to nearest", "clip-restore": "clip and restore"}
 
 _SAME = 0.02  # relative: less is no difference worth a sentence
 
@@ -40,7 +39,7 @@ def block_picture(cells: Sequence[CellDocument]) -> Picture | None:
     corpora = list(dict.fromkeys(point.figure.of for point in found))
     if max(len({p.block for p in found if p.family == family}) for family in {p.family for p in found}) < 2:
         return None
-    families = [name for name in _FAMILIES.values() if any(point.family == name for point in found)]
+    families = sorted({point.family for point in found}, key=lambda name: (name != TO_NEAREST, name))
     panels = [_drawn([p for p in found if p.figure.of == corpus], corpus, families) for corpus in corpora]
     return Picture(
         name=f"int{bits}-block-size",
@@ -55,11 +54,11 @@ def block_picture(cells: Sequence[CellDocument]) -> Picture | None:
 
 
 def _point(figure: Figure) -> list[_Point]:
-    given = figure.cell.recipe_parameters
-    block = given.get("block_size") or given.get("group_size")
-    if given.get("kind") not in _FAMILIES or not block or not math.isfinite(figure.ratio):
+    method = figure.cell.method
+    blocks = method.weight_blocks if method else None
+    if blocks is None or not math.isfinite(figure.ratio):
         return []
-    return [_Point(figure, _FAMILIES[given["kind"]], int(given["bits"]), int(block))]
+    return [_Point(figure, blocks.rounding, blocks.bits, blocks.elements)]
 
 
 def _drawn(points: Sequence[_Point], corpus: str, families: Sequence[str]) -> Panel:
@@ -107,7 +106,7 @@ def _drawn(points: Sequence[_Point], corpus: str, families: Sequence[str]) -> Pa
 
 def _finding(points: Sequence[_Point], bits: int, corpus: str) -> str:
     ratio = {(p.family, p.block): p.figure.ratio for p in points if p.figure.of == corpus}
-    rtn, clip = _FAMILIES["rtn"], _FAMILIES["clip-restore"]
+    rtn, clip = TO_NEAREST, CLIPPED_AND_RESTORED
     both = sorted({block for family, block in ratio if (rtn, block) in ratio and (clip, block) in ratio})
     if not both:
         (_, small), (_, large) = min(ratio, key=lambda key: key[1]), max(ratio, key=lambda key: key[1])

@@ -61,13 +61,7 @@ def _points(cells: Sequence[CellDocument], kind: str) -> list[_Point]:
 
 
 def _factor(cell: CellDocument) -> float | None:
-    given = cell.recipe_parameters
-    match given.get("kind"):
-        case "scale-super-weights":
-            return float(given["factor"])
-        case "prune-super-weights":
-            return 0.0
-    return None
+    return cell.method.super_weight_factor if cell.method else None
 
 
 def _drawn(

@@ -14,7 +14,6 @@ from superweight.verdict.result import GateResult
 _EXPLODED = 10  # times the baseline's perplexity: beyond what rounding does to a model that still works
 _CHANGED_MUCH = 0.1  # relative; smaller changes of a super weight seldom show (arXiv:2411.07191, figure 6)
 _LISTED = 4
-_EXPERIMENTS = ("baseline", "no-op", "prune-", "scale-")  # kinds of recipes that compress nothing
 
 
 def advice(
@@ -202,7 +201,7 @@ def _others(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[CellEvidenc
         for other in run
         if other.model == cell.model
         and other.recipe != cell.recipe
-        and not str(other.recipe_parameters.get("kind")).startswith(_EXPERIMENTS)
+        and (other.method is None or other.method.compresses)
     ]
 
 
@@ -236,9 +235,11 @@ def _too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence])
         ours, theirs = cell.checkpoint.get(key), (baseline.checkpoint if baseline else {}).get(key)
         if ours and theirs and ours != theirs:
             return [f"the baseline is of another {what} ({theirs}, and here {ours}): measure both on the same"]
-    corpus = cell.recipe_parameters.get("calibration_corpus")
-    if corpus and gate.gate.partition(":")[2] == corpus:
-        return [f"the recipe is calibrated on '{corpus}', which this gate measures: gate it on another text"]
+    calibration = cell.method.calibration if cell.method else None
+    if calibration and gate.gate.partition(":")[2] == calibration.corpus:
+        return [
+            f"the recipe is calibrated on '{calibration.corpus}', which this gate measures: gate it on another text"
+        ]
     if cell.sanity is not None and not cell.sanity.changed and not cell.sanity.hooks:
         return ["nothing was compressed, so the two figures should be the same: run it again"]
     return [

@@ -1,0 +1,49 @@
+"""Methods: what kinds of recipes there are, what parameters each takes, and what is true of it."""
+
+from superweight.cards.methods.base import KINDS, Calibration, Method, WeightBlocks
+from superweight.cards.methods.experiments import (
+    Baseline,
+    NoOp,
+    PruneLargestOthers,
+    PruneSuperWeights,
+    PruneSuperWeightsKeepActivation,
+    RollChannels,
+    ScaleSuperWeights,
+)
+from superweight.cards.methods.int8 import W8A8, SmoothQuant
+from superweight.cards.methods.lookup import ENTRY_POINTS, AnyMethod, import_kinds, kind_named, method_of
+from superweight.cards.methods.rounding import (
+    CLIPPED_AND_RESTORED,
+    TO_NEAREST,
+    ClipRestore,
+    Granularity,
+    Rounding,
+    RoundToNearest,
+)
+
+__all__ = [
+    "CLIPPED_AND_RESTORED",
+    "ENTRY_POINTS",
+    "KINDS",
+    "TO_NEAREST",
+    "W8A8",
+    "AnyMethod",
+    "Baseline",
+    "Calibration",
+    "ClipRestore",
+    "Granularity",
+    "Method",
+    "NoOp",
+    "PruneLargestOthers",
+    "PruneSuperWeights",
+    "PruneSuperWeightsKeepActivation",
+    "RollChannels",
+    "RoundToNearest",
+    "Rounding",
+    "ScaleSuperWeights",
+    "SmoothQuant",
+    "WeightBlocks",
+    "import_kinds",
+    "kind_named",
+    "method_of",
+]
