@@ -39,8 +39,8 @@ def lap(name):
     global since
     seconds[name], since = time.perf_counter() - since, time.perf_counter()
 import gc
-from superweight.gc_pause import no_collection
-with no_collection():
+from superweight.gc_pause import gc_paused
+with gc_paused():
     import torch
     lap("import torch")
     import transformers.models.llama.modeling_llama

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import os
 import threading
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from superweight.errors import InfraError
+from superweight.gc_pause import gc_paused
 
 FORMAT = 1  # the version that a header names
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, and the shell's `ulimit -f`
@@ -223,20 +223,8 @@ def read_lines(data: bytes, key: str) -> Lines:
         key: content key that the header has to name.
 
     """
-    with _no_collection():
+    with gc_paused():  # all of it is going to be kept
         return _read_lines(data, key)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Spare the garbage collector what is all going to be kept: it would take longer than the reading."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _read_lines(data: bytes, key: str) -> Lines:

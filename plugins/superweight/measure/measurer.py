@@ -15,10 +15,10 @@ from superweight.checkpoint import Cache
 from superweight.errors import InfraError, SuperweightError
 from superweight.evidence import CellEvidence, Failure, Store
 from superweight.measure.environment import default_device
-from superweight.measure.model_in_measurement import ModelInMeasurement, OpenRunner
+from superweight.measure.model_in_measurement import ModelInMeasurement
 from superweight.measure.quality import QualityFigures, Stop
 from superweight.measure.reference import Reference
-from superweight.measure.resident_runner import ResidentRunner
+from superweight.measure.runners import OpenRunner, open_runner
 from superweight.progress import Step, Watch
 
 
@@ -34,7 +34,7 @@ class CellMeasurer:
         store: where figures are written down as they are measured, and found again; None to keep none.
         stop: when a figure may end early; never if not given. Baselines are always measured in full.
         watch: told what is measured, as it begins and as it goes on.
-        open_runner: makes what runs a cell; the model in memory with the recipe applied, if not given.
+        open_runner: makes what runs a cell; by the recipe's kind if not given.
 
     """
 
@@ -49,7 +49,7 @@ class CellMeasurer:
         store: Store | None = None,
         stop: Stop | None = None,
         watch: Watch = lambda _: None,
-        open_runner: OpenRunner = ResidentRunner,
+        open_runner: OpenRunner = open_runner,
     ) -> None:
         self.library = library
         self.evidence = evidence

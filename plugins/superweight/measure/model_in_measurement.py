@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from superweight.cards import Cell, TierPerplexity, TierTask
 from superweight.evidence import CellEvidence
 from superweight.forward.runner import Runner
 from superweight.measure.integrity import describe_into, detect_into, inspect_into
 from superweight.measure.quality import QualityFigures
 from superweight.measure.reference import Reference
-
-OpenRunner = Callable[[Reference, Cell], Runner]
-"""Makes what runs a cell of a model."""
+from superweight.measure.runners import OpenRunner
 
 
 class ModelInMeasurement:

@@ -43,7 +43,12 @@ class Method(Strict):
     kind: str
 
     implementation: ClassVar[str]
-    """`package.module:Class`: the `superweight.compress.recipe.Recipe` that does it, imported when it is applied."""
+    """`package.module:Class`: the `superweight.compress.recipe.Recipe` that does it, imported when it is applied; empty
+    if its runner has nothing applied to the model in memory."""
+
+    runner: ClassVar[str] = "superweight.measure.resident_runner:ResidentRunner"
+    """`package.module:Class`: the `superweight.forward.runner.Runner` that runs a model under it, made from the
+    reference model and the cell when the cell is measured. Unless a kind says otherwise, it is the model in memory."""
 
     compresses: ClassVar[bool]
     """Whether the model gets smaller; else it is the baseline or an experiment, and has the checkpoint's size."""
