@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from superweight.cards import builtin_cards, read_card
 from superweight.cards.data import TaskCard
-from superweight.cards.library import builtin_cards, read_card
 from superweight.checkpoint import Cache
 from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError

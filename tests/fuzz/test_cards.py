@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fuzz.damage import budget, byte_damage, line_damage, tree_damage
 from fuzz.outcome import inflict, outcome, restore
-from superweight.cards import builtin_cards, library, load_library
+from superweight.cards import builtin_cards, load, load_library
 
 MODEL = """
 id = "tiny"
@@ -145,16 +145,16 @@ ONE = st.one_of(byte_damage(list(FILES)), line_damage(list(FILES)), line_damage(
 @pytest.fixture(scope="module", autouse=True)
 def _built_in_cards_are_read_once():
     """They are no damaged input, and most of the time that a library takes."""
-    read, known = library._read_shelf, {}
+    read, known = load._read_shelf, {}
 
     def remembered(folder, kind):
         if folder.parent != builtin_cards():
             return read(folder, kind)
         return known.setdefault(folder, None) or known.update({folder: read(folder, kind)}) or known[folder]
 
-    library._read_shelf = remembered
+    load._read_shelf = remembered
     yield
-    library._read_shelf = read
+    load._read_shelf = read
 
 
 @pytest.mark.parametrize("examples", [150, pytest.param(8_000, marks=pytest.mark.slow)])

@@ -5,7 +5,8 @@ from superweight.cards.cells import Cell, baseline_recipe, cells
 from superweight.cards.data import CorpusCard, TaskCard
 from superweight.cards.gate import GateCard, GateKind
 from superweight.cards.gate_book import GateBook
-from superweight.cards.library import Library, builtin_cards, load_library, model_from_argument, read_card
+from superweight.cards.library import Library, model_from_argument
+from superweight.cards.load import builtin_cards, load_library, read_card, recipe_from_argument
 from superweight.cards.model import ModelCard, Role
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.source import DirectorySource, GgufSource, HubSource, Source, WheelSource
@@ -41,4 +42,5 @@ __all__ = [
     "load_library",
     "model_from_argument",
     "read_card",
+    "recipe_from_argument",
 ]

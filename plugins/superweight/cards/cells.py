@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from superweight.cards.library import Library
 from superweight.cards.model import ControlVerdict, ModelCard, Role
 from superweight.cards.recipe import RecipeCard
+from superweight.ids import CellId
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Cell:
     @property
     def id(self) -> str:
         """`model/recipe`, as in test ids and in links into the report."""
-        return f"{self.model.id}/{self.recipe.id}"
+        return str(CellId(self.model.id, self.recipe.id))
 
     @property
     def role(self) -> Role:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from superweight.cards.gate import CORPUS_KINDS, REQUIRED_KINDS, GateKind, is_pattern
+from superweight.cards.library import Library
 from superweight.cards.tier import TierCard
 from superweight.errors import CardError
-
-if TYPE_CHECKING:  # a library checks itself when it is made
-    from superweight.cards.library import Library
+from superweight.ids import CellId, GateId
 
 
 def check_references(library: Library) -> None:
@@ -56,11 +55,11 @@ def check_references(library: Library) -> None:
 def _check_required(library: Library, tier: TierCard) -> None:
     """A required cell that the tier never measures would make every run red."""
     for cell in tier.required:
-        model, slash, recipe = cell.rpartition("/")
         models = library.models if "*" in tier.models else tier.models
         recipes = library.recipes if "*" in tier.recipes else tier.recipes
-        for key, name, measured in ([("models", model, models)] if slash else []) + [("recipes", recipe, recipes)]:
-            if name not in measured:
+        model, recipe = CellId.parse(cell) if "/" in cell else (None, cell)
+        for key, name, measured in (("models", model, models), ("recipes", recipe, recipes)):
+            if name is not None and name not in measured:
                 raise CardError(
                     f"tier card '{tier.id}': required: '{cell}': '{name}' is not one of the tier's {key}. "
                     f"Known: {', '.join(measured)}"
@@ -87,7 +86,7 @@ def _check_gates(library: Library) -> None:
 def _check_waivers(library: Library) -> None:
     gates = ["detection", "sanity", "super-weights"]
     for kind in get_args(GateKind):
-        gates += [f"{kind}:{name}" for name in (library.corpora if kind in CORPUS_KINDS else library.tasks)]
+        gates += [str(GateId(kind, name)) for name in (library.corpora if kind in CORPUS_KINDS else library.tasks)]
     for card in library.waivers.values():
         owner = f"waiver card '{card.id}'"
         _check_pattern(owner, "model", card.model, library.models, free=True)

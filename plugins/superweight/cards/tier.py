@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
+from superweight.ids import CellId
 from superweight.tiers import Tier
 
 
@@ -55,7 +56,7 @@ class TierCard(Strict):
             ids of cells; of a run that measured nothing, entries of `required` as they stand.
 
         """
-        models = dict.fromkeys(cell.partition("/")[0] for cell in cells)
+        models = dict.fromkeys(CellId.parse(cell).model for cell in cells)
         return [cell for cell in self.required_of(models) if cell not in cells]
 
     def required_of(self, models: Iterable[str]) -> list[str]:
@@ -64,7 +65,7 @@ class TierCard(Strict):
         known = list(models)
         for entry in self.required:
             everywhere = "/" not in entry and known
-            asked += [f"{model}/{entry}" for model in known] if everywhere else [entry]
+            asked += [str(CellId(model, entry)) for model in known] if everywhere else [entry]
         return list(dict.fromkeys(asked))
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from superweight.cards.base import Coordinate
 from superweight.cards.cells import Cell
 from superweight.cards.methods import Method, method_of
 from superweight.cards.model import ControlVerdict, Role
+from superweight.ids import CellId
 
 
 class Record(BaseModel):
@@ -280,7 +281,7 @@ class CellEvidence(Record):
     @property
     def id(self) -> str:
         """`model/recipe`."""
-        return f"{self.model}/{self.recipe}"
+        return str(CellId(self.model, self.recipe))
 
 
 Verdict = Literal["PASS", "REGRESSION", "INCONCLUSIVE", "INFRA"]

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from superweight.cards import Cell, Library, ModelCard, RecipeCard, TierCard, TierPerplexity, TierTask, cells
+from superweight.cards import (
+    Cell,
+    Library,
+    ModelCard,
+    RecipeCard,
+    TierCard,
+    TierPerplexity,
+    TierTask,
+    cells,
+    recipe_from_argument,
+)
 from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
 from superweight.errors import CardError
 from superweight.tiers import TIERS
@@ -250,5 +260,5 @@ def _named(words: Iterable[str], chosen: Sequence[str], others: Sequence[str]) -
 
 def _recipes(settings: Settings, library: Library, tier: TierCard) -> list[RecipeCard]:
     if settings.recipes:
-        return [library.recipe(argument) for argument in settings.recipes]
+        return [recipe_from_argument(library, argument) for argument in settings.recipes]
     return tier_recipes(library, tier)
