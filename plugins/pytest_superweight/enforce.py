@@ -6,7 +6,7 @@ import warnings
 
 from pytest_superweight.cell_under_test import CellUnderTest
 from superweight.errors import GateFailure, Inconclusive, Suspicious, Waived
-from superweight.verdict import GateResult, JudgedCell, unmeasured
+from superweight.verdict import GateResult, JudgedCell, decides, unmeasured
 
 
 def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool = False) -> None:
@@ -27,7 +27,7 @@ def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool 
     text += f"\nmargin: {gate.why}" if gate.why and gate.verdict != "PASS" else ""
     if gate.verdict == "INFRA":
         raise GateFailure(text)
-    if cell.role not in ("candidate", "baseline"):
+    if not decides(cell.cell.role):
         return
     if gate.flags:
         warnings.warn(Suspicious(text), stacklevel=2)

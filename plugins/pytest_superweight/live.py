@@ -17,12 +17,14 @@ from pytest_superweight.session import KEY
 from pytest_superweight.signals import PROGRESS_DIR_VARIABLE, read_progress
 from pytest_superweight.tally import CellTally, Tally
 from superweight.errors import SuperweightError
+from superweight.ids import GateId
 from superweight.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
+    from superweight.evidence import Verdict
     from superweight.progress import Step
 
 _SYMBOLS = {"PASS": "✓", "as expected": "✓", "INCONCLUSIVE": "?", "INFRA": "!"}
@@ -99,7 +101,7 @@ class LiveProgress:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count, and say when a cell is done; a worker that dies over a test reports it without our answers."""
-        gates: dict[str, str] | None = getattr(report, "superweight_gates", None)
+        gates: dict[str, Verdict] | None = getattr(report, "superweight_gates", None)
         if gates is None and not (report.failed and self.tally.knows(report.nodeid)):
             return
         self.tally.spent(report.nodeid, report.duration)
@@ -181,9 +183,8 @@ class LiveProgress:
 def _counts(cells: Sequence[CellTally]) -> dict[str, int]:
     found: dict[str, int] = {}
     for cell in cells:
-        said = cell.verdict if cell.role in ("candidate", "baseline", "control") else "(reference)"
-        found[said] = found.get(said, 0) + 1
-    found.pop("(reference)", None)
+        if cell.role != "reference":
+            found[cell.verdict] = found.get(cell.verdict, 0) + 1
     return found
 
 
@@ -206,9 +207,11 @@ def _step(step: Step, seconds: float) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    kind, _, of = step.stage.partition(":")
-    doing = f"{_WORDS.get(kind, kind)} {of.replace(':', ' ')}".strip()
-    unit = "windows" if "perplexity" in step.stage else "items"
+    stage = GateId.parse(step.stage)
+    figure = GateId.parse(stage.of) if stage.kind == "noise" else stage  # of a repeat, what is repeated
+    what = " ".join(figure) if stage.kind == "noise" else stage.of
+    doing = f"{_WORDS.get(stage.kind, stage.kind)} {what}".strip()
+    unit = "windows" if figure.kind == "perplexity" else "items"
     row = Table.grid(padding=(0, 1))
     columns: list[RenderableType] = [Text("▸", style="cyan"), Text(step.cell, style="bold"), Text(doing)]
     if step.planned:

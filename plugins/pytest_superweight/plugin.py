@@ -222,6 +222,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if document is None:
         return
     from superweight.report import terminal_table
+    from superweight.report.comparison_text import look_back_lines
     from superweight.report.overview import headline, measured_share, reason_lines, remarks
 
     terminalreporter.section("compression gates")
@@ -232,9 +233,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(headline(document), bold=True, **colour)
     for reason in reason_lines(document)[:10]:
         terminalreporter.write_line(f"  {reason}")
-    if told := measured_share(document):
-        terminalreporter.write_line(told)
-    for line in document.look_back.lines:
+    if share := measured_share(document):
+        terminalreporter.write_line(share)
+    for line in look_back_lines(document.look_back):
         terminalreporter.write_line(line)
     for note in [*remarks(document), *gate.run.notes]:
         terminalreporter.write_line(f"note: {note}")

@@ -16,6 +16,7 @@ from pytest_superweight.tally import Test
 from superweight.gate.leftovers import remove_leftovers
 from superweight.gate.provenance import Provenance, commit_of, now
 from superweight.gate.settings import Settings
+from superweight.ids import GateId
 
 if TYPE_CHECKING:  # imported where they are used: test suites that are not ours pay for none of it
     from pytest_superweight.crumbs import Crumbs
@@ -182,5 +183,5 @@ class GateSession:
         """The gate that a test asks for, or what the test is called if it asks for none or for several."""
         asked = nodeid.rpartition("/")[2].removesuffix("]")
         requested = self.run.plan.requested_gates
-        gates = [gate for one, gate in requested if one == cell and gate.partition(":")[2] == asked]
+        gates = [gate for one, gate in requested if one == cell and GateId.parse(gate).of == asked]
         return gates[0] if len(gates) == 1 else nodeid.partition("[")[0].rpartition("::")[2]

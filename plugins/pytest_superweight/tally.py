@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-_ORDER = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
+if TYPE_CHECKING:
+    from superweight.evidence import Verdict
 
 
 class Test(NamedTuple):
@@ -33,7 +34,7 @@ class CellTally:
     role: str
     left: int = 0
     seconds: float = 0.0
-    verdicts: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
     failed: bool = False
 
     @property
@@ -41,8 +42,11 @@ class CellTally:
         """The worst so far; of a control, whether it did what it must."""
         if self.role == "control":
             return "NOT AS EXPECTED" if self.failed else "as expected"
-        found = [one for one in _ORDER if one in self.verdicts.values()]
-        return found[0] if found else "INFRA" if self.failed else "PASS"
+        if not self.verdicts:
+            return "INFRA" if self.failed else "PASS"
+        from superweight.verdict import combine  # here, since it is there once there are verdicts
+
+        return combine(self.verdicts.values())
 
 
 class Tally:
@@ -79,7 +83,7 @@ class Tally:
         """A phase of a test took so long."""
         self._running[nodeid] = self._running.get(nodeid, 0.0) + seconds
 
-    def end(self, nodeid: str, gates: dict[str, str], *, failed: bool) -> CellTally | None:
+    def end(self, nodeid: str, gates: dict[str, Verdict], *, failed: bool) -> CellTally | None:
         """A test ended.
 
         Returns:

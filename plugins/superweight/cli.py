@@ -269,12 +269,13 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _baseline(options: argparse.Namespace) -> int:
-    from superweight.runs.promote import promote_run
+    from superweight.report.promotion_text import promotion_text
+    from superweight.runs.release_baselines import promote_run
 
     gates = _library(options).book.gate
-    promoted, text = promote_run(options.directory, options.baselines, gates, force=options.force)
-    print(text, end="")
-    return 0 if promoted else 1
+    promotion = promote_run(options.directory, options.baselines, gates, force=options.force)
+    print(promotion_text(promotion), end="")
+    return 0 if promotion.promoted else 1
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from superweight.cards import Cell, load_library
 from superweight.errors import CardError
 from superweight.evidence import CellEvidence, Failure, Sanity
 from superweight.gate import Plan, RequestedGate, Settings
+from superweight.gate.completeness import left_out, missing_required
 from superweight.gate.plan import gate_name, tier_sizes
 
 MODEL = "smollm2-135m-instruct"
@@ -100,8 +101,8 @@ def evidence_of(plan, *, but=()):
 
 
 def test_nothing_is_left_out_of_a_whole_tier(plan):
-    assert plan.left_out(evidence_of(plan)) == []
-    assert plan.missing_required(evidence_of(plan)) == []
+    assert left_out(plan, evidence_of(plan)) == []
+    assert missing_required(plan, evidence_of(plan)) == []
 
 
 def test_what_is_left_out_is_named(plan):
@@ -111,7 +112,7 @@ def test_what_is_left_out_is_named(plan):
     found[baseline].detection = None
     found[CANDIDATE].sanity = None
     found[CANDIDATE].failures.append(Failure(stage="sanity", reason="crash", message="tried"))
-    assert [str(one) for one in asked.left_out(found)] == [
+    assert [str(one) for one in left_out(asked, found)] == [
         f"{CANDIDATE} zero-shot:piqa",
         f"{baseline} detection",
         f"{other} sanity and super weights",
@@ -120,16 +121,16 @@ def test_what_is_left_out_is_named(plan):
 
 def test_recipes_and_roles_that_are_left_out_are_named(library):
     plan = Plan.of(library, Settings(recipes=("no-op",)))
-    left_out = [str(one) for one in plan.left_out(evidence_of(plan))]
-    assert "*/prune-super-weights" in left_out
-    assert left_out[-1] == "no candidate in this run"
-    assert not any("baseline" in one or "no-op" in one for one in left_out)
+    parts = [str(part) for part in left_out(plan, evidence_of(plan))]
+    assert "*/prune-super-weights" in parts
+    assert parts[-1] == "no candidate in this run"
+    assert not any("baseline" in one or "no-op" in one for one in parts)
 
 
 def test_what_the_tier_requires_must_be_measured_and_whole(plan):
     tier = plan.tier.model_copy(update={"required": (CANDIDATE, "no-op")})
     asked = Plan(plan.library, tier, plan.cells, plan.requested_gates - {(CANDIDATE, "perplexity:wiki-embedded")})
-    first, second = asked.missing_required(evidence_of(plan, but=[f"{MODEL}/no-op"]))[:2]
+    first, second = missing_required(asked, evidence_of(plan, but=[f"{MODEL}/no-op"]))[:2]
     assert first.startswith(f"{MODEL}/no-op: the smoke tier requires this cell, and it was not measured")
     assert second.startswith(f"{CANDIDATE} perplexity:wiki-embedded: the smoke tier requires this cell whole")
 

@@ -13,7 +13,7 @@ import pytest
 
 from superweight.errors import InfraError
 from superweight.evidence import Failure, write_items
-from superweight.report import RunInfo, build_document, read_document, render, to_json
+from superweight.report import LeftOut, RunInfo, build_document, read_document, render, to_json
 from superweight.report.badge import badge
 from superweight.report.export import write_export
 from superweight.report.format import difference as told_difference
@@ -24,7 +24,8 @@ from superweight.report.page.interval import interval_svg
 from superweight.report.page.matrix import matrix
 from superweight.report.shippable import candidate_rows
 from superweight.runs.salvage import salvage
-from superweight.verdict import GateResult, infra_gate, judge_cell
+from superweight.verdict import GateResult, Reason, infra_gate, judge_cell
+from superweight.verdict.result import Advice
 from support import by_hand
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`{{7*7}}${1}&amp;\x1b[31m-->"
@@ -81,7 +82,13 @@ def gate(gate="perplexity:wiki", verdict="PASS", **more):
     return GateResult(gate=gate, kind=kind, verdict=verdict, **(given | more))
 
 
+def advice(text, kind="finer-settings"):
+    return Advice(kind=kind, text=text)
+
+
 def run_of(*cells, **more):
+    """A judged run; what it was not asked for is told in words and, as runs do, part by part."""
+    more["left_out"] = more.get("left_out") or [str(part) for part in more.get("not_asked", ())]
     run = RunInfo(**({"started": by_hand.TAKEN, "tier": "smoke", "commit": "abc"} | more))
     return build_document(run, [judge_cell(cell, gates) for cell, gates in cells])
 
@@ -100,7 +107,7 @@ def small(verdict="PASS", **more):
 
 
 def test_the_first_screen_answers_in_order():
-    page = Page(render_html(small(verdict="REGRESSION", message="worse\ntry: smaller groups"))).words
+    page = Page(render_html(small(verdict="REGRESSION", advice=[advice("smaller groups")]))).words
     order = ("✗ REGRESSION: must not ship", "1 candidate ✗ REGRESSION", "1 control ✓ as expected", "What may ship", "Why",
              "Since the last release", "What to try", "Smaller groups", "Not measured", "Models and recipes")  # fmt: skip
     assert [page.index(words) for words in order] == sorted(page.index(words) for words in order)
@@ -154,12 +161,20 @@ def hostile():
     other.super_weights = [by_hand.weight(dtype=HOSTILE, origin=HOSTILE, original_bits=HOSTILE)]
     gates = [
         gate(f"perplexity:{HOSTILE}", message=BROKEN, why=HOSTILE, method=HOSTILE, verdict="REGRESSION"),
-        gate("zero-shot:piqa", details={"flips": 2}, metric="acc", message=f"x\ntry: {HOSTILE}", verdict="REGRESSION"),
+        gate(
+            "zero-shot:piqa",
+            details={"flips": 2},
+            metric="acc",
+            message="x",
+            advice=[advice(HOSTILE)],
+            verdict="REGRESSION",
+        ),
     ]
     document = run_of(
         (base, []), (other, gates), commit=HOSTILE, command=HOSTILE, left_out=[HOSTILE], environment={HOSTILE: HOSTILE}
     )
     document.reasons.append(HOSTILE)
+    document.causes.append(Reason(text=HOSTILE, outside=True))
     document.look_back.notes.append(HOSTILE)
     return document
 
@@ -279,8 +294,17 @@ def test_what_could_not_be_judged_is_not_called_measured():
 
 def test_a_part_of_a_tier_is_not_green():
     document = run_of(
-        (by_hand.cell("clip"), [gate()]), left_out=["m/clip zero-shot:piqa", "*/rtn", "no control in this run"]
+        (by_hand.cell("clip"), [gate()]),
+        not_asked=[
+            LeftOut(cell="m/clip", gate="zero-shot:piqa"),
+            LeftOut(cell="m/clip", gate="sanity"),
+            LeftOut(recipe="rtn"),
+            LeftOut(role="control"),
+        ],
     )
+    assert document.run.left_out == [
+        "m/clip zero-shot:piqa", "m/clip sanity and super weights", "*/rtn", "no control in this run"
+    ]  # fmt: skip
     html = render_html(document)
     assert '<header class="top INCONCLUSIVE">' in html
     words = Page(html).words
@@ -306,7 +330,7 @@ def test_nothing_may_ship_under_a_run_that_releases_nothing(why):
         document = run_of(*cells, (by_hand.cell("rtn", model="good"), [bad]), left_out=["*/awq"])
     else:
         document = run_of(*cells)
-        document.verdict, document.reasons = "INFRA", [why]
+        document.verdict, document.reasons, document.causes = "INFRA", [why], [Reason(text=why, outside=True)]
     words = Page(render_html(document)).words
     assert "other : passed, but this run releases nothing" in words
     for said in ("may ship", "What may ship", "ship clip"):
@@ -322,7 +346,8 @@ def test_what_has_nothing_to_show_is_told_in_a_line():
 
 
 def test_what_passes_is_what_to_ship_instead():
-    bad = gate(verdict="REGRESSION", message="m\ntry: smaller groups\ntry: in this run rtn has perplexity 9")
+    tried = [advice("smaller groups"), advice("in this run rtn has perplexity 9", "beside")]
+    bad = gate(verdict="REGRESSION", advice=tried)
     document = run_of(
         (by_hand.cell("a"), [bad]), (by_hand.cell("b"), [gate()]), (by_hand.cell("c", size=None), [gate()])
     )
@@ -350,7 +375,7 @@ def test_the_nearest_to_its_margin_is_by_its_interval():
     ],
 )
 def test_changes_are_told_in_per_cent_and_beyond_tenfold_as_multiples(difference, said):
-    assert told_difference(gate(difference=difference)) == said
+    assert str(told_difference(gate(difference=difference))) == said
 
 
 def test_bytes_that_are_no_text_are_no_evidence(tmp_path):
@@ -437,7 +462,10 @@ def test_a_control_that_is_not_as_expected_stands_out():
 
 def test_what_several_cells_have_in_common_is_said_once():
     document = run_of((by_hand.cell("a"), [gate()]), (by_hand.cell("b"), [gate()]))
-    document.reasons = ["a worker died: why", "m/a: no\nfile", "m/b: no\nfile", "m/b: other"]
+    document.causes = [
+        Reason(text="a worker died: why", outside=True),
+        *(Reason(cell=f"m/{cell}", text=text) for cell, text in (("a", "no\nfile"), ("b", "no\nfile"), ("b", "other"))),
+    ]
     assert reason_lines(document) == ["a worker died: why", "m/a and 1 more: no file", "m/b: other"]
 
 

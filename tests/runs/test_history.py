@@ -8,13 +8,13 @@ import pytest
 
 from superweight.errors import InfraError
 from superweight.evidence import Noise
-from superweight.runs.document import strict_json
+from superweight.report.comparison_text import look_back_lines
+from superweight.runs.document import LookBack, strict_json
 from superweight.runs.drift_alarms import drift_alarms
 from superweight.runs.history import append_run, last_snapshot, read_history, runs
 from superweight.runs.look_back import look_back
 from superweight.runs.read import snapshots_of
 from superweight.runs.release_baselines import promote, read_baseline
-from superweight.runs.retrospect import LookBack
 from support.by_hand import BASE, baseline, cell, document, gates, snapshot
 
 
@@ -267,13 +267,13 @@ def test_a_terminal_is_told_what_matters(tmp_path):
     cells = [baseline(), cell("rtn", nll=[b + 1 for b in BASE]), cell("ref", "reference", [b + 1 for b in BASE])]
     one = document(*cells, started=at(2), figures={"rtn": (20.0, 54.0)})
     seen = look_back(one, snapshots_of(one), gates, baselines=baselines, store=store)
-    first, second, third = seen.lines
+    first, second, third = look_back_lines(seen)
     assert first == "against the release baseline: ✗ REGRESSION: the later run is worse by more than is accepted"
     assert second.startswith("  ✗ rtn: REGRESSION, perplexity on wiki 20.98 → 57.04: +171.83%")
     assert third.startswith("step since the release: m/rtn perplexity:wiki relative to the uncompressed model: 1 (")
     assert LookBack.model_validate_json(strict_json(seen.model_dump(mode="python"))) == seen
-    assert LookBack().lines == []
-    assert LookBack(baseline="kept", notes=["no room"]).lines == ["kept", "note: no room"]
+    assert look_back_lines(LookBack()) == []
+    assert look_back_lines(LookBack(baseline="kept", notes=["no room"])) == ["kept", "note: no room"]
 
 
 def test_looking_back_survives_what_it_cannot_read_or_write(tmp_path):

@@ -8,7 +8,7 @@ from superweight.cards import load_library
 from superweight.evidence import CellEvidence, Perplexity, Sanity, Size, StoredWeight, ZeroShot
 from superweight.verdict.explain.advice import advice, super_weight_state
 from superweight.verdict.explain.next_settings import finer_settings, settings_that_keep_super_weights
-from superweight.verdict.result import GateResult
+from superweight.verdict.result import GateResult, Oddity
 
 
 def weight(stored, original=5.875732421875, column=1229, **more):
@@ -18,6 +18,7 @@ def weight(stored, original=5.875732421875, column=1229, **more):
     )  # fmt: skip
 
 
+TOO_GOOD = Oddity(kind="too-good", text="better by 3 %")
 KEPT = weight(5.875732421875)
 ZEROED = weight(0.0, column=90)
 NEAR = weight(5.865838050842285)  # 0.17 % off
@@ -58,7 +59,7 @@ def gate(name="perplexity:wiki", verdict="REGRESSION", **more):
 
 
 def said(*arguments, **more):
-    return "\n".join(advice(*arguments, **more))
+    return "\n".join(each.text for each in advice(*arguments, **more))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,8 @@ def test_lost_super_weights_name_what_restores_them():
     assert "kind = 'clip-restore' at the same bits and granularity" in found
     assert "0.17%" in found  # |5.865838 − 5.875732| / 5.875732 = 0.001684
     assert "in this run clip-restore-int8-channel and w8a8-channel-token-handled kept them all" in found
+    (beside,) = [each for each in advice(loses, gate("super-weights"), run=[keeper, also]) if each.kind == "beside"]
+    assert beside.recipes == ["clip-restore-int8-channel", "w8a8-channel-token-handled"]
 
 
 def test_what_keeps_super_weights_by_kind():
@@ -112,9 +115,10 @@ def test_what_keeps_super_weights_by_kind():
 
 def test_an_exploded_perplexity_blames_lost_super_weights_first():
     found = advice(cell(super_weights=[KEPT, ZEROED]), gate(value=5000.0, baseline=10.0))
-    assert "×500 with 1 of 2 super weights lost: layer 11 [507, 90] 5.8757 → 0" in found[0]
-    assert "arXiv:2411.07191" in found[0]
-    assert "clip-restore" in found[1]
+    assert "×500 with 1 of 2 super weights lost: layer 11 [507, 90] 5.8757 → 0" in found[0].text
+    assert "arXiv:2411.07191" in found[0].text
+    assert "clip-restore" in found[1].text
+    assert [each.kind for each in found[:2]] == ["restore", "restore"]
 
 
 def test_an_exploded_perplexity_with_super_weights_kept_is_something_else():
@@ -222,7 +226,10 @@ SIZES = {"smoke": 200, "nightly": 250, "release": None}
 )  # fmt: skip
 def test_an_undecided_gate_says_what_would_decide(needed, sizes, words):
     undecided = gate("zero-shot:piqa", "INCONCLUSIVE", n=200, needed=needed)
-    assert words in said(cell(), undecided, sizes=sizes)
+    (found,) = advice(cell(), undecided, sizes=sizes)
+    assert words in found.text
+    assert (found.kind, found.n) == ("settle-margin" if needed is None else "measure-more", needed)
+    assert found.tier == {240: "nightly", 251: "release"}.get(needed, "")
 
 
 def test_an_undecided_text_is_counted_in_windows():
@@ -237,14 +244,14 @@ def test_a_gate_that_was_not_pursued_needs_no_more_items():
 
 
 def test_too_good_to_be_true():
-    good = gate(verdict="PASS", flags=["too good: better by 3 %"])
+    good = gate(verdict="PASS", oddities=[TOO_GOOD])
     baseline = cell("baseline", "baseline", checkpoint={"content_hash": "aa", "compute_dtype": "bfloat16"})
     assert "what they say" in said(cell(), good, run=[baseline])
     other = cell(checkpoint={"content_hash": "bb", "compute_dtype": "bfloat16"})
     assert "another checkpoint (aa, and here bb)" in said(other, good, run=[baseline])
     wide = cell(checkpoint={"content_hash": "aa", "compute_dtype": "float32"})
     assert "another arithmetic (bfloat16, and here float32)" in said(wide, good, run=[baseline])
-    calibrated = gate("perplexity:web-embedded", "PASS", flags=["too good"])
+    calibrated = gate("perplexity:web-embedded", "PASS", oddities=[TOO_GOOD])
     assert "calibrated on 'web-embedded'" in said(cell("smoothquant-tensor-token"), calibrated)
     assert "calibrated" not in said(cell("smoothquant-tensor-token"), good)
     assert "nothing was compressed" in said(cell("no-op", sanity=sanity(changed=())), good)

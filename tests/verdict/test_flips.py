@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from superweight.evidence import Perplexity, ZeroShot
 from superweight.verdict.answers import answer
-from superweight.verdict.flips import compared, describe_windows, directions, flips, flips_text, worst_windows
+from superweight.verdict.flips import (
+    answers_text,
+    compared,
+    directions,
+    flips,
+    largest_shifts,
+    windows_text,
+    worst_windows,
+)
 
 CHOICES = [" red", " a dark blue", " green"]
 
@@ -34,6 +42,10 @@ def figure(*items, metric="acc", **more):
     return ZeroShot(task="t", metric=metric, n=len(items), data="made up", metrics={metric: 0.0}, items=items, **more)
 
 
+def told(changed, most=5):
+    return answers_text(directions(changed), largest_shifts(changed, most))
+
+
 def test_flips_with_their_direction_and_shift():
     """Gap of old over new: item 0 +1 → −2, shift 3; item 1 +0.5 → −0.25, shift 0.75; item 2 +2 → −3, shift 5."""
     before = figure(
@@ -55,14 +67,14 @@ def test_flips_with_their_direction_and_shift():
 def test_a_description_has_counts_and_the_largest_flips():
     before = figure(item(0, [-1, -2, -9]), item(1, [-1, -2, -9]), item(2, [-9, -3, -1]))
     after = figure(item(0, [-4, -2, -9]), item(1, [-3, -2, -9]), item(2, [-9, -2, -5]))
-    lines = flips_text(flips(before, after), most=2).splitlines()
+    lines = told(flips(before, after), most=2).splitlines()
     assert lines == [
         "3 answers changed: 2 right → wrong, 1 wrong → wrong; the largest shifts:",
         "item 2 (wrong → wrong, +5.00 nats): Question: number 2? Answer: | green → a dark blue",
         "item 0 (right → wrong, +3.00 nats): Question: number 0? Answer: | red → a dark blue",
     ]
-    assert flips_text([]) == "no answer changed"
-    assert flips_text(flips(before, after), most=0) == "3 answers changed: 2 right → wrong, 1 wrong → wrong"
+    assert told([]) == "no answer changed"
+    assert told(flips(before, after), most=0) == "3 answers changed: 2 right → wrong, 1 wrong → wrong"
 
 
 def test_only_items_that_both_models_have():
@@ -128,7 +140,7 @@ def test_impossible_answers():
         (1, "no answer", "right → wrong", math.inf),
         (2, "a dark blue", "right → wrong", math.inf),
     ]
-    assert "impossible under one model" in flips_text(found)
+    assert "impossible under one model" in told(found)
 
 
 def test_the_score_has_the_last_word_on_choices_that_are_stored_cut_short():
@@ -198,7 +210,7 @@ def test_generated_text_flips_when_its_score_does():
     after = figure(generated(0, "five", 0.0), generated(1, "6", 0.0), generated(2, "it is 4", 1.0))
     (flip,) = flips(before, after)
     assert (flip.doc_id, flip.before, flip.after, flip.shift) == (0, "four", "five", None)
-    assert flips_text([flip]).splitlines()[1] == "item 0 (right → wrong): 2+2? | four → five"
+    assert told([flip]).splitlines()[1] == "item 0 (right → wrong): 2+2? | four → five"
 
 
 def text(nll, index=()):
@@ -217,11 +229,11 @@ def test_the_windows_that_lost_most():
         (0, 1.0, 1.25, 0.25),
         (4, 3.0, 3.1, pytest.approx(0.1)),
     ]
-    assert describe_windows(found).splitlines()[0] == "window 0: 1.000 → 1.250 nats a token (+0.250)"
+    assert windows_text(found).splitlines()[0] == "window 0: 1.000 → 1.250 nats a token (+0.250)"
     assert len(worst_windows(before, after, most=9)) == 3
 
 
 def test_windows_without_a_likelihood():
     found = worst_windows(text([1.0, math.inf, 2.0]), text([math.inf, math.inf, 2.5]))
     assert [(one.window, one.loss) for one in found] == [(0, math.inf), (2, 0.5)]
-    assert "inf" in describe_windows(found)
+    assert "inf" in windows_text(found)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from superweight.evidence import Failure, Sanity
+from superweight.evidence import DetectionEvidence, Failure, Sanity
 from superweight.verdict import judge_run
 from support.by_hand import BASE, baseline, cell, perplexity, weight
 from support.judging import MARGIN, TODAY, card, gates, judged, lost_with, rules, shifted, waiver
@@ -139,7 +139,7 @@ def test_a_waived_gate_counts_in_the_family():
 def test_a_card_that_disagrees_with_detection_may_be_waived():
     found = baseline(nll=BASE)
     claim = {"layer": 1, "expert": None, "row": 2, "column": 3, "status": "causal"}
-    found.detection = {"super_weights": [], "card": [claim], "known": True}
+    found.detection = DetectionEvidence.model_validate({"card": [claim], "known": True})
     plain = judged(found, None, rules())
     assert (plain.gates[0].gate, plain.verdict) == ("detection", "REGRESSION")
     waived = judged(found, None, rules(waivers=[waiver("detection", recipe="baseline")]))

@@ -35,6 +35,11 @@ class Coordinate(Strict):
         """`(layer, expert or -1, row, column)`: sortable, equal exactly for the same scalar."""
         return (self.layer, -1 if self.expert is None else self.expert, self.row, self.column)
 
+    @property
+    def coordinate(self) -> Coordinate:
+        """The bare coordinate, of what is more than one."""
+        return Coordinate(layer=self.layer, expert=self.expert, row=self.row, column=self.column)
+
     def __str__(self) -> str:
         where = f"layer {self.layer}" if self.expert is None else f"layer {self.layer} expert {self.expert}"
         return f"{where} [{self.row}, {self.column}]"
@@ -46,11 +51,6 @@ class KnownSuperWeight(Coordinate):
     value: float | None = Field(default=None, description="the published value, to the digits it was printed with")
     status: Status
     source: str = Field(min_length=1, description="who says so: paper, code, replication or measurement")
-
-    @property
-    def coordinate(self) -> Coordinate:
-        """The bare coordinate."""
-        return Coordinate(layer=self.layer, expert=self.expert, row=self.row, column=self.column)
 
 
 def slug(text: str) -> str:

@@ -2,15 +2,13 @@
 
 from superweight.detect.ablation import zeroed
 from superweight.detect.detector import detect, layer_peaks
-from superweight.detect.result import Detection, Group, LayerPeaks, Peak, SuperActivation, SuperWeight
+from superweight.detect.result import Detection, Group, SuperActivation, SuperWeight
 from superweight.detect.settings import Thresholds
 from superweight.detect.table import as_table
 
 __all__ = [
     "Detection",
     "Group",
-    "LayerPeaks",
-    "Peak",
     "SuperActivation",
     "SuperWeight",
     "Thresholds",

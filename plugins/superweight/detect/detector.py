@@ -14,10 +14,11 @@ from superweight.detect.ablation import Ablation, zeroed
 from superweight.detect.candidates import Candidate, Proposal, propose
 from superweight.detect.confirm import Confirmation, Finding, Say
 from superweight.detect.null import Suspects
-from superweight.detect.result import Detection, LayerPeaks, SuperActivation, SuperWeight
+from superweight.detect.result import Detection, SuperActivation, SuperWeight
 from superweight.detect.settings import Thresholds
 from superweight.detect.text import make_prompt, make_windows
 from superweight.detect.trace import Entry, Prompt, Trace, trace
+from superweight.evidence.measured import LayerPeaks
 
 _ORDER = {"causal": 0, "spoke": 1, "inert": 2}
 

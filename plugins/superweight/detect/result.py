@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from superweight.cards.base import Coordinate
+from superweight.evidence.measured import LayerPeaks
 
 Standing = Literal["causal", "spoke", "inert"]
 Origin = Literal["detection", "card"]
@@ -115,36 +116,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Peak:
-    """The entry of largest magnitude of one activation: value, channel, and where in the prompt."""
-
-    value: float
-    channel: int
-    token: int
-    bos: bool
-
-
-@dataclass(frozen=True)
-class LayerPeaks:
-    """Peaks of one decoder layer: what its down projection is fed, what that writes, and the residual stream after it.
-
-    Attributes:
-        layer: index of the decoder layer.
-        down_input: largest input of the down projection (of any expert).
-        down_output: largest output, before any norm that follows and before the router's weight.
-        residual: largest entry of the residual stream after the layer.
-        residual_median: median magnitude of the residual stream after the layer.
-
-    """
-
-    layer: int
-    down_input: Peak
-    down_output: Peak
-    residual: Peak
-    residual_median: float
-
-
-@dataclass(frozen=True)
 class Detection:
     """The answer of a detector.
 
@@ -183,7 +154,7 @@ class Detection:
             "super_weights": [weight.as_dict() for weight in self.super_weights],
             "super_activations": [asdict(activation) for activation in self.super_activations],
             "groups": groups,
-            "peaks": [asdict(peaks) for peaks in self.peaks],
+            "peaks": [peaks.model_dump() for peaks in self.peaks],
             "perplexity": self.perplexity,
             "tokens": self.tokens,
             "prompt": self.prompt,

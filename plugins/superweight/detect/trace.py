@@ -12,9 +12,9 @@ import torch
 from superweight.checkpoint.architecture import LinearWeight
 from superweight.checkpoint.loading import LoadedModel
 from superweight.detect.experts import ExpertCall, ExpertWatch, eager_experts
-from superweight.detect.result import LayerPeaks, Peak
 from superweight.detect.settings import Thresholds
 from superweight.errors import InfraError
+from superweight.evidence.measured import LayerPeaks, Peak
 
 Place = tuple[int, int]
 """Row of the batch, position in it."""
@@ -180,7 +180,7 @@ class _Recorder:
         every = torch.arange(stream.shape[0] * stream.shape[1], device=stream.device)
         inputs = [self._peak(x, tokens) for _, _, x, _, tokens, _ in self._calls]
         outputs = [self._peak(y, tokens) for _, _, _, y, tokens, _ in self._calls]
-        none = Peak(0.0, 0, 0, bos=False)
+        none = Peak(value=0.0, channel=0, token=0, bos=False)
         return LayerPeaks(
             layer=layer,
             down_input=max(inputs, key=lambda peak: abs(peak.value), default=none),
@@ -192,7 +192,7 @@ class _Recorder:
     def _peak(self, values: torch.Tensor, tokens: torch.Tensor) -> Peak:
         index, channel = divmod(int(values.abs().argmax()), values.shape[-1])
         row, token = divmod(int(tokens[index]), self._width)
-        return Peak(float(values[index, channel]), channel, token, self._prompt.bos[row])
+        return Peak(value=float(values[index, channel]), channel=channel, token=token, bos=self._prompt.bos[row])
 
 
 @contextmanager

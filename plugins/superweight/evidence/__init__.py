@@ -5,6 +5,7 @@ from superweight.evidence.key import content_key
 from superweight.evidence.measured import (
     CellEvidence,
     Coverage,
+    DetectionEvidence,
     Failure,
     LayerPeaks,
     Noise,
@@ -22,6 +23,7 @@ from superweight.evidence.write import write_items, write_text
 __all__ = [
     "CellEvidence",
     "Coverage",
+    "DetectionEvidence",
     "Failure",
     "Journal",
     "LayerPeaks",

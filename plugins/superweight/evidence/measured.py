@@ -6,7 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from superweight.cards.base import Coordinate
 from superweight.cards.cells import Cell
@@ -151,7 +158,7 @@ class StoredWeight(Coordinate):
         """Coordinates, expected and found value and bits, in one line."""
         kept = "survived" if self.survived else "LOST"
         return (
-            f"{kept}: {Coordinate.__str__(self)} ({self.status}, {self.dtype}) expected {self.original!r} "
+            f"{kept}: {self} ({self.status}, {self.dtype}) expected {self.original!r} "
             f"({self.original_bits}), found {self.stored!r} ({self.stored_bits})"
         )
 
@@ -184,6 +191,109 @@ class LayerPeaks(Record):
     down_output: Peak = Field(description="of what it gives")
     residual: Peak = Field(description="of the residual stream after the layer")
     residual_median: float = Field(description="median magnitude of the residual stream after the layer")
+
+
+class SuperActivation(Record):
+    """A massive entry of the residual stream, on detection's prompt."""
+
+    model_config = ConfigDict(extra="allow")
+
+    layer: int = Field(description="index of the decoder layer that writes it")
+    module: str = Field(default="", description="name of the parameter that writes it")
+    token: int | None = Field(default=None, description="position in the prompt, BOS included")
+    token_id: int | None = None
+    token_text: str = ""
+    bos: bool | None = Field(default=None, description="whether the prompt began with BOS")
+    channel: int = Field(description="of the residual stream: the row of the super weights that write it")
+    value: float = Field(description="the entry after the layer")
+    first_layer: int | None = Field(default=None, description="first of the layers that leave half of it or more")
+    last_layer: int | None = Field(default=None, description="last of them")
+    peak: float | None = Field(default=None, description="its largest magnitude after any layer, with its sign")
+    peak_layer: int | None = Field(default=None, description="the layer after which it has that magnitude")
+
+
+class ExaminedWeight(Coordinate):
+    """A weight that detection examined, with its standing."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=False, allow_inf_nan=True)
+
+    value: float | None = Field(default=None, description="the stored scalar")
+    bits: str = Field(default="", description="its bits, hexadecimal")
+    dtype: str = ""
+    status: str = Field(description="causal, spoke or inert")
+    effect: float | None = Field(
+        default=None, description="perplexity when it alone is zeroed over that of the untouched model"
+    )
+    interval: tuple[float, float] | None = Field(default=None, description="two-sided, 98 %, of `effect`")
+    group: str | None = Field(default=None, description="the group it was zeroed with: column, row or all")
+    group_effect: float | None = Field(default=None, description="perplexity ratio when that group is zeroed")
+    null_effect: float | None = Field(default=None, description="largest ratio of as many equally large other weights")
+    activation: int | None = Field(default=None, description="index into `super_activations`")
+    contribution: float | None = Field(default=None, description="its share of the entry that it writes")
+    input_value: float | None = Field(default=None, description="what it multiplies there")
+    suppression: float | None = Field(
+        default=None, description="share of the super activation's peak that goes when it alone is zeroed"
+    )
+    origin: str = Field(default="", description="detection, or card if only that names it")
+    value_differs: bool | None = Field(
+        default=None, description="whether the model card gives another value; missing where it gives none"
+    )
+
+    @property
+    def is_super(self) -> bool:
+        """Whether ablation confirmed it: a compressed model must keep it."""
+        return self.status in ("causal", "spoke")
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def] # noqa: ANN202
+        """As it was measured; a return type here would be all that the JSON Schema says of this."""
+        fields = handler(self)
+        return {name: value for name, value in fields.items() if name != "value_differs" or value is not None}
+
+
+class ClaimedWeight(Coordinate):
+    """A super weight that a model card names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=False, allow_inf_nan=True)
+
+    value: float | None = Field(default=None, description="as it was published")
+    status: str = Field(description="causal, spoke, inert, listed or corrected")
+    source: str = Field(default="", description="who says so")
+
+
+class ZeroedGroup(Record):
+    """Weights that detection zeroed together."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = Field(description="column: they share an input column; row: an output row; all: every candidate")
+    members: list[Coordinate] = Field(default_factory=list)
+    effect: float | None = Field(default=None, description="perplexity ratio when all members are zeroed")
+    without_causal: float | None = Field(default=None, description="ratio when only those not causal are zeroed")
+    null_effect: float | None = Field(default=None, description="largest ratio of as many equally large other weights")
+
+
+class DetectionEvidence(Record):
+    """What detection found in the uncompressed model, beside what its card claims."""
+
+    model_config = ConfigDict(extra="allow")
+
+    super_weights: list[ExaminedWeight] = Field(default_factory=list, description="causal, then spokes, then inert")
+    super_activations: list[SuperActivation] = Field(default_factory=list, description="entries that they write")
+    groups: list[ZeroedGroup] = Field(default_factory=list)
+    peaks: list[LayerPeaks] = Field(default_factory=list, description="by layer")
+    perplexity: float | None = Field(default=None, description="of the untouched model on the confirmation text")
+    tokens: int | None = Field(default=None, description="predicted tokens of that text")
+    prompt: str = Field(default="", description="the prompt that was traced")
+    rounds: int | None = Field(default=None, description="passes over the prompt until no new candidate appeared")
+    settings: dict[str, float] = Field(default_factory=dict, description="thresholds")
+    card: list[ClaimedWeight] = Field(default_factory=list, description="super weights that the model card names")
+    known: bool = Field(default=False, description="whether the card makes a claim at all")
+
+    @property
+    def confirmed(self) -> list[ExaminedWeight]:
+        """The super weights: what ablation confirmed."""
+        return [weight for weight in self.super_weights if weight.is_super]
 
 
 class Size(Record):
@@ -233,7 +343,7 @@ class CellEvidence(Record):
     recipe_figures: dict[str, Any] = Field(
         default_factory=dict, description="what the recipe chose or counted on the way"
     )
-    detection: dict[str, Any] | None = Field(
+    detection: DetectionEvidence | None = Field(
         default=None, description="super weights and activations; on the baseline only"
     )
     super_weights: list[StoredWeight] = Field(default_factory=list)

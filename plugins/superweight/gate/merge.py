@@ -33,6 +33,7 @@ from typing import Any
 
 from superweight.evidence import CellEvidence, Failure
 from superweight.gate.plan import Plan, RequestedGate
+from superweight.ids import GateId
 
 _MEASURED_AT_ONCE = (
     "detection",
@@ -136,7 +137,7 @@ def fail_unmeasured(evidence: dict[str, CellEvidence], plan: Plan) -> None:
 
 
 def _lacks(evidence: CellEvidence, gate: str) -> bool:
-    kind, _, name = gate.partition(":")
+    kind, name = GateId.parse(gate)
     figures = {"perplexity": set(evidence.perplexity), "zero-shot": set(evidence.zero_shot)}
     failed = any(failure.stage == gate for failure in evidence.failures)
     return kind in figures and name not in figures[kind] and not failed

@@ -1,4 +1,4 @@
-"""The plan of a run: its cells, the gates that are asked of them, and what of the tier is left out."""
+"""The plan of a run: its cells, and the gates that are asked of them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from superweight.cards import (
 )
 from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
 from superweight.errors import CardError
+from superweight.ids import CellId, GateId
 from superweight.tiers import TIERS
 
 if TYPE_CHECKING:
-    from superweight.evidence import CellEvidence
     from superweight.gate.settings import Settings
 
 Card = TypeVar("Card", ModelCard, RecipeCard)
@@ -39,20 +39,11 @@ class RequestedGate(NamedTuple):
     """`perplexity:wiki`, `zero-shot:piqa`; empty for the cell itself."""
 
 
-class LeftOut(NamedTuple):
-    """A part of the tier that a run does not measure."""
-
-    cell: str
-    """`model/recipe`, `*/recipe` if that of no model is; empty for a role that no cell has."""
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.cell} {self.what}".strip()
-
-
 def gate_name(entry: Entry) -> str:
     """The gate of one measurement of a tier: `perplexity:wiki`, `zero-shot:piqa`."""
-    return f"perplexity:{entry.corpus}" if isinstance(entry, TierPerplexity) else f"zero-shot:{entry.task}"
+    if isinstance(entry, TierPerplexity):
+        return str(GateId("perplexity", entry.corpus))
+    return str(GateId("zero-shot", entry.task))
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,7 @@ class Plan:
     @cached_property
     def requested_models(self) -> frozenset[str]:
         """Ids of the models that something is asked of."""
-        return frozenset(requested.cell.partition("/")[0] for requested in self.requested_gates)
+        return frozenset(CellId.parse(requested.cell).model for requested in self.requested_gates)
 
     @cached_property
     def requested_candidates(self) -> frozenset[str]:
@@ -138,7 +129,7 @@ class Plan:
 
     def planned_entries(self, model_id: str) -> list[Entry]:
         """The measurements that some cell of a model is asked for, and so its baseline as well."""
-        gates = {gate for cell, gate in self.requested_gates if cell.partition("/")[0] == model_id}
+        gates = {gate for cell, gate in self.requested_gates if CellId.parse(cell).model == model_id}
         return [entry for entry in self.entries if gate_name(entry) in gates]
 
     @cached_property
@@ -156,58 +147,9 @@ class Plan:
 
     def _quality_cards(self, cell_id: str, gate: str) -> int:
         kinds = {"perplexity": CORPUS_KINDS, "zero-shot": TASK_KINDS}
-        asked, _, of = gate.partition(":")
-        model, _, recipe = cell_id.partition("/")
-        cards = [self.library.book.gate(kind, model, recipe, of) for kind in kinds.get(asked, ())]
+        asked, of = GateId.parse(gate)
+        cards = [self.library.book.gate(kind, *CellId.parse(cell_id), of) for kind in kinds.get(asked, ())]
         return sum(card is not None for card in cards)
-
-    def left_out(self, evidence: Mapping[str, CellEvidence]) -> list[LeftOut]:
-        """What of the tier is not measured on the models of this run, so that a part is not taken for the whole.
-
-        Args:
-            evidence: of every cell that was measured, by id.
-
-        """
-        asked = [cell for cell in self.cells if cell.model.id in self.requested_models]
-        gates = [gate_name(entry) for entry in self.entries]
-        left_out = [
-            LeftOut(cell.id, gate) for cell in asked for gate in gates if (cell.id, gate) not in self.requested_gates
-        ]
-        left_out += [one for cell in asked for one in _unchecked(cell, evidence.get(cell.id))]
-        present = {cell.recipe.id for cell in asked}
-        recipes = tier_recipes(self.library, self.tier)
-        left_out += [LeftOut(f"*/{recipe.id}", "") for recipe in recipes if recipe.id not in present]
-        missing = {"candidate", "control"} - {cell.role for cell in asked}
-        return left_out + [LeftOut("", f"no {role} in this run") for role in sorted(missing)]
-
-    def missing_required(self, evidence: Mapping[str, CellEvidence]) -> list[str]:
-        """What the tier requires and this run did not measure, in words: a green run must have seen it.
-
-        Args:
-            evidence: of every cell that was measured, by id.
-
-        """
-        problems = [
-            f"{cell}: the {self.tier.id} tier requires this cell, and it was not measured: deselected, skipped or "
-            "left out by an option"
-            for cell in self.tier.missing(evidence)
-        ]
-        required = set(self.tier.required_of(dict.fromkeys(cell.partition("/")[0] for cell in evidence)))
-        return problems + [
-            f"{one}: the {self.tier.id} tier requires this cell whole, and this was not asked for"
-            for one in self.left_out(evidence)
-            if one.cell in required
-        ]
-
-
-def _unchecked(cell: Cell, found: CellEvidence | None) -> Iterable[LeftOut]:
-    """Detection or integrity of a cell, if it was neither measured nor tried."""
-    tried = set() if found is None else {failure.stage for failure in found.failures}
-    if cell.role == "baseline":
-        if "detection" not in tried and (found is None or found.detection is None):
-            yield LeftOut(cell.id, "detection")
-    elif "sanity" not in tried and (found is None or found.sanity is None):
-        yield LeftOut(cell.id, "sanity and super weights")
 
 
 def tier_recipes(library: Library, tier: TierCard) -> list[RecipeCard]:

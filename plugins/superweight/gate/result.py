@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from superweight.gate.completeness import left_out
 from superweight.gate.plan import Plan
 from superweight.gate.provenance import Provenance, environment_of, now
 from superweight.gate.settings import Settings
@@ -28,6 +29,7 @@ def run_document(
 
     """
     evidence = [cell.evidence for cell in cells]
+    not_asked = left_out(plan, {cell.id: cell for cell in evidence})
     info = RunInfo(
         started=made.started,
         finished=now(),
@@ -36,7 +38,8 @@ def run_document(
         expression=made.expression,
         commit=made.commit,
         environment=environment_of(evidence, made.environment),
-        left_out=[str(one) for one in plan.left_out({one.id: one for one in evidence})],
+        left_out=[str(part) for part in not_asked],
+        not_asked=not_asked,
     )
     document = build_document(info, cells, run_errors)
     document.look_back = look_back(

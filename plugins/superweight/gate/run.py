@@ -177,12 +177,14 @@ class GateRun:
             InfraError: the directory cannot be written; the judgement is in `document` all the same.
 
         """
-        from superweight.gate.result import run_document, write_result  # a process that only measures needs no report
+        # A process that only measures needs no report.
+        from superweight.gate.completeness import missing_required
+        from superweight.gate.result import run_document, write_result
 
         self.start()
         evidence = dict(self.evidence)
         fail_unmeasured(evidence, self.plan)
-        self.run_errors += self.plan.missing_required(evidence)
+        self.run_errors += missing_required(self.plan, evidence)
         order = {cell: index for index, cell in enumerate(self.plan.cell_by_id)}
         evidence = {cell: evidence[cell] for cell in sorted(evidence, key=lambda cell: order.get(cell, len(order)))}
         cells = [self._judged_or_infra(cell, evidence) for cell in evidence]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from superweight.cards import Cell, Coordinate
+from superweight.cards import Cell, Coordinate, KnownSuperWeight
 from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL
 from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, StoredWeight, content_key
+from superweight.evidence.measured import ClaimedWeight, ExaminedWeight
 from superweight.forward.runner import CannotTell, Runner, Scalar
 from superweight.measure.batches import measure_once
 from superweight.measure.reference import ProtectedWeight, Reference
@@ -26,17 +27,10 @@ def detect_into(reference: Reference, runner: Runner, cell: Cell, evidence: Cell
     describe_into(reference, runner, cell, evidence)
     card, found = reference.card, reference.detection
     claims = {weight.key: weight for weight in card.super_weights}
-    weights = [dict(weight) for weight in found["super_weights"]]
-    for weight in weights:
-        claim = claims.get(
-            (weight["layer"], -1 if weight["expert"] is None else weight["expert"], weight["row"], weight["column"])
-        )
-        if claim is not None and claim.value is not None:
-            off = abs(weight["value"] - claim.value)
-            weight["value_differs"] = off > _VALUE_TOLERANCE * abs(claim.value)
-    claimed = [weight.model_dump(mode="json") for weight in card.super_weights]
-    evidence.detection = {**found, "super_weights": weights, "card": claimed, "known": card.known}
-    evidence.peaks = [LayerPeaks.model_validate(peaks) for peaks in found["peaks"]]
+    weights = [_beside_claim(weight, claims.get(weight.key)) for weight in found.super_weights]
+    claimed = [ClaimedWeight.model_validate(weight.model_dump()) for weight in card.super_weights]
+    evidence.detection = found.model_copy(update={"super_weights": weights, "card": claimed, "known": card.known})
+    evidence.peaks = found.peaks
     evidence.super_weights = [
         _compared(where, weight, weight.original) for where, weight in reference.protected.items()
     ]
@@ -123,6 +117,14 @@ def _compared(where: Coordinate, weight: ProtectedWeight, stored: Scalar | Canno
         stored_bits=stored.bits,
         survived=(original.dtype, original.bits) == (stored.dtype, stored.bits),
     )
+
+
+def _beside_claim(weight: ExaminedWeight, claim: KnownSuperWeight | None) -> ExaminedWeight:
+    """A weight that was examined, with whether its value is the one that the card gives."""
+    if claim is None or claim.value is None or weight.value is None:
+        return weight
+    off = abs(weight.value - claim.value)
+    return weight.model_copy(update={"value_differs": off > _VALUE_TOLERANCE * abs(claim.value)})
 
 
 def _uncompressed(loaded: LoadedModel) -> Size:

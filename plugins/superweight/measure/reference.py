@@ -15,7 +15,7 @@ from superweight.checkpoint.bits import hexadecimal
 from superweight.detect import Thresholds, detect
 from superweight.errors import InfraError
 from superweight.evaluate import corpus_tokens
-from superweight.evidence import Store
+from superweight.evidence import DetectionEvidence, Store
 from superweight.forward.runner import Scalar
 from superweight.measure.batches import measure_once
 from superweight.measure.environment import environment
@@ -97,13 +97,13 @@ class Reference:
         }
 
     @cached_property
-    def detection(self) -> dict[str, Any]:
-        """Super weights and activations, as `Detection.as_dict`; found on the uncompressed model."""
+    def detection(self) -> DetectionEvidence:
+        """Super weights and activations, found on the uncompressed model; nothing yet of the card's claim."""
         known = [weight.model_dump(mode="json") for weight in self.card.super_weights]
         parts = {"measured": "detection", "known": known, "settings": asdict(Thresholds()), **self.identity}
         found, measured = measure_once(self.store, parts, self._detect)
         self.detected_before = measured.since
-        return found
+        return DetectionEvidence.model_validate(found)
 
     @cached_property
     def protected(self) -> dict[Coordinate, ProtectedWeight]:
@@ -114,10 +114,9 @@ class Reference:
         named: dict[Coordinate, tuple[str, str]] = {
             weight.coordinate: (weight.status, "card") for weight in self.card.super_weights if weight.status != "inert"
         }
-        for found in self.detection["super_weights"]:
-            if found["status"] in ("causal", "spoke"):
-                where = Coordinate(**{name: found[name] for name in ("layer", "expert", "row", "column")})
-                named[where] = (found["status"], "card and detection" if where in named else "detection")
+        for found in self.detection.confirmed:
+            where = found.coordinate
+            named[where] = (found.status, "card and detection" if where in named else "detection")
         self.memory.undo()
         scalar = self.loaded.architecture.scalar
         return {where: ProtectedWeight(*who, as_scalar(scalar(where))) for where, who in named.items()}

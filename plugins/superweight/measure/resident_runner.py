@@ -138,8 +138,6 @@ class ResidentRunner:
 
     def _peaks(self) -> list[LayerPeaks]:
         try:
-            return [
-                LayerPeaks.model_validate(peaks, from_attributes=True) for peaks in layer_peaks(self._memory.loaded)
-            ]
+            return list(layer_peaks(self._memory.loaded))
         except InfraError:  # a wrecked model, or one that cannot be watched: a picture is missing, no figure is
             return []

@@ -7,21 +7,22 @@ from superweight.report.table import terminal_table
 from superweight.runs.document import (
     SCHEMA_VERSION,
     CellDocument,
+    LeftOut,
     RunDocument,
     RunInfo,
     build_document,
     json_schema,
-    read_document,
     strict_json,
     to_json,
 )
 from superweight.runs.look_back import look_back
-from superweight.runs.read import snapshots_of
+from superweight.runs.read import read_document, snapshots_of
 from superweight.runs.salvage import salvage
 
 __all__ = [
     "SCHEMA_VERSION",
     "CellDocument",
+    "LeftOut",
     "RunDocument",
     "RunInfo",
     "build_document",

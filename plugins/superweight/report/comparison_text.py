@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import pandas as pd
 from tabulate import tabulate
@@ -14,7 +14,7 @@ from superweight.report.format import difference, displayable, margin, number
 from superweight.report.table import markdown_table
 from superweight.runs.change import Change, ChangeVerdict
 from superweight.runs.compare import ModelComparison, RunComparison, Side
-from superweight.runs.document import strict_json
+from superweight.runs.document import LookBack, strict_json
 from superweight.verdict.result import GateResult, Kind
 
 COLUMNS = ("recipe", "gate", "before", "after", "difference", "margin", "n", "verdict")
@@ -35,6 +35,8 @@ _HEADLINES: dict[ChangeVerdict, str] = {
 }
 _ORDER: tuple[ChangeVerdict, ...] = ("REGRESSION", "CANNOT COMPARE", "INCONCLUSIVE", "NOTE", "PASS")
 _SHOWN = 6  # recipes named in one sentence
+_LINES = 10  # of one comparison, beside a run on a terminal
+_WORSE: tuple[ChangeVerdict, ...] = ("REGRESSION", "CANNOT COMPARE", "INCONCLUSIVE")
 
 
 def comparison_text(comparison: RunComparison) -> str:
@@ -81,15 +83,35 @@ def write_comparison(directory: Path, comparison: RunComparison) -> None:
     write_text(directory / "compare.json", strict_json(comparison.model_dump(mode="python")))
 
 
+def look_back_lines(look_back: LookBack) -> list[str]:
+    """What a terminal shows of a run beside its release and the runs before it."""
+    lines = [look_back.baseline] if look_back.baseline else []
+    for comparison in (look_back.against_release, look_back.against_last):
+        lines += [] if comparison is None else _in_brief(comparison)
+    lines += [f"{alarm.kind} since the release: {alarm.message}" for alarm in look_back.alarms]
+    return lines + [f"note: {note}" for note in look_back.notes]
+
+
+def _in_brief(comparison: RunComparison) -> list[str]:
+    worse = [
+        f"  {SYMBOLS[verdict]} {text}"
+        for model in comparison.models
+        for verdict, text, decides in sentences(model)
+        if decides and verdict in _WORSE
+    ]
+    more = [f"  and {len(worse) - _LINES} more"] if len(worse) > _LINES else []
+    return [f"against the {comparison.before}: {headline(comparison)}", *worse[:_LINES], *more]
+
+
 def headline(comparison: RunComparison) -> str:
     """The answer in one line."""
-    said = _HEADLINES[comparison.verdict]
+    answer = _HEADLINES[comparison.verdict]
     if comparison.verdict == "PASS" and _asked_less(comparison):
-        said = f"of what both runs measured, {said}"
+        answer = f"of what both runs measured, {answer}"
     red = any(model.after is not None and model.after.verdict == "INFRA" for model in comparison.models)
     if comparison.verdict in ("PASS", "INCONCLUSIVE") and red:
-        said += "; but the later run is INFRA, and releases nothing"
-    return f"{SYMBOLS[comparison.verdict]} {comparison.verdict}: {said}"
+        answer += "; but the later run is INFRA, and releases nothing"
+    return f"{SYMBOLS[comparison.verdict]} {comparison.verdict}: {answer}"
 
 
 def _asked_less(comparison: RunComparison) -> bool:
@@ -98,26 +120,47 @@ def _asked_less(comparison: RunComparison) -> bool:
     )
 
 
-def change_rows(model: ModelComparison) -> pd.DataFrame:
-    """One row for each figure that is not the same, as text."""
-    table = [_row(change) for change in model.changes if change.before is not None and not _same(change)]
+def change_rows(model: ModelComparison, *, idle: bool = True) -> pd.DataFrame:
+    """One row for each figure that is not the same, as text.
+
+    Args:
+        model: one model in two runs.
+        idle: also figures that decide nothing and differ in no digit that is shown.
+
+    """
+    shown = [change for change in model.changes if change.before is not None and not _same(change)]
+    table = [_row(change) for change in shown if idle or not _is_idle(change)]
     return pd.DataFrame(table, columns=list(COLUMNS))
+
+
+def _is_idle(change: Change) -> bool:
+    digits = {number(figure, change.metric) for figure in (change.before, change.after)}
+    return not change.decides and change.verdict != "NOTE" and len(digits) == 1
 
 
 def sentences(model: ModelComparison) -> Iterator[tuple[ChangeVerdict, str, bool]]:
     """What the table cannot say, worst first, and whether it decides; what is true of several recipes is said once."""
     for alarm in model.alarms:
         yield "CANNOT COMPARE", alarm, True
-    grouped: dict[tuple[ChangeVerdict, bool, str, str], list[str]] = {}
+    grouped: dict[_Said, list[str]] = {}
     for change in model.changes:
         if change.verdict != "PASS" or (change.kind == "super-weights" and not _same(change)):
-            key = (change.verdict, change.decides, change.gate, change.message)
+            about = "" if change.names_its_gate else f" {change.gate}:"
+            key = _Said(change.verdict, change.decides, change.gate, f"{about} {change.message}")
             grouped.setdefault(key, []).append(change.recipe)
-    for (verdict, decides, gate, message), recipes in sorted(grouped.items(), key=lambda item: _rank(item[0])):
-        about = "" if _named_in(message, gate) else f" {gate}:"
-        aside = "" if decides or verdict == "NOTE" else f" ({verdict}, but nothing that decides)"
-        said = f" {verdict}," if decides and verdict != "NOTE" else ""
-        yield verdict, f"{_named(recipes)}:{said}{about} {message}{aside}", decides
+    for said, recipes in sorted(grouped.items(), key=lambda item: _rank(item[0])):
+        aside = "" if said.decides or said.verdict == "NOTE" else f" ({said.verdict}, but nothing that decides)"
+        verdict = f" {said.verdict}," if said.decides and said.verdict != "NOTE" else ""
+        yield said.verdict, f"{_named(recipes)}:{verdict}{said.text}{aside}", said.decides
+
+
+class _Said(NamedTuple):
+    """What may be true of several recipes."""
+
+    verdict: ChangeVerdict
+    decides: bool
+    gate: str
+    text: str
 
 
 def unchanged(model: ModelComparison) -> str:
@@ -126,19 +169,13 @@ def unchanged(model: ModelComparison) -> str:
     return f"{count} figures are the same to the last digit."
 
 
-def _rank(key: tuple[ChangeVerdict, bool, str, str]) -> tuple[bool, int]:
-    return (not key[1], _ORDER.index(key[0]))
+def _rank(said: _Said) -> tuple[bool, int]:
+    return (not said.decides, _ORDER.index(said.verdict))
 
 
 def _named(recipes: Iterable[str]) -> str:
     recipes = list(recipes)
     return ", ".join(recipes[:_SHOWN]) + (f" and {len(recipes) - _SHOWN} more" if len(recipes) > _SHOWN else "")
-
-
-def _named_in(message: str, gate: str) -> bool:
-    """Whether a message says by itself which gate it is about."""
-    about = gate.partition(":")[2]
-    return gate in ("cell", "role", "promise", "size", "super-weights") or about in message.split(":")[0]
 
 
 def _same(change: Change) -> bool:
@@ -147,16 +184,16 @@ def _same(change: Change) -> bool:
 
 def _row(change: Change) -> tuple[str, ...]:
     gate = _as_gate(change)
-    shown = f"{SYMBOLS[change.verdict]} {change.verdict}" if change.verdict != "NOTE" else ""
+    verdict = f"{SYMBOLS[change.verdict]} {change.verdict}" if change.verdict != "NOTE" else ""
     return (
         change.recipe,
         change.gate,
         number(change.before, change.metric),
         number(change.after, change.metric),
-        difference(gate) or _signed(change),
+        str(difference(gate)) or _signed(change),
         margin(gate),
         "" if change.n is None else str(change.n),
-        shown if change.decides or not shown else f"({shown})",
+        verdict if change.decides or not verdict else f"({verdict})",
     )
 
 
@@ -182,15 +219,15 @@ def _as_gate(change: Change) -> GateResult:
 
 
 def _facts(model: ModelComparison) -> list[str]:
-    facts = [f"before: {_told(model.before)}", f"after: {_told(model.after)}"]
-    if any(one.name == "checkpoint content_hash" for one in model.surroundings):
+    facts = [f"before: {_side_text(model.before)}", f"after: {_side_text(model.after)}"]
+    if any(difference.name == "checkpoint content_hash" for difference in model.surroundings):
         facts.append("the checkpoint is another one, so figures of the uncompressed model may differ as well")
     if model.surroundings:
-        facts.append("differs: " + "; ".join(one.describe() for one in model.surroundings))
+        facts.append("differs: " + "; ".join(difference.describe() for difference in model.surroundings))
     return facts
 
 
-def _told(side: Side | None) -> str:
+def _side_text(side: Side | None) -> str:
     if side is None:
         return "not in this run"
     parts = [

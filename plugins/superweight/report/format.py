@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import NamedTuple
 
 from superweight.evidence.measured import Verdict
 from superweight.plain_text import TURNING
@@ -46,24 +47,35 @@ def number(value: float | None, metric: str | None) -> str:
     return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
-def difference(gate: GateResult) -> str:
+class DifferenceText(NamedTuple):
+    """A difference as it is shown."""
+
+    value: str
+    interval: str = ""
+    """In brackets; empty if there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.interval}" if self.interval else self.value
+
+
+def difference(gate: GateResult) -> DifferenceText:
     """The difference with its interval, in per cent of perplexity or in points of a score."""
     if gate.difference is None:
-        return ""
+        return DifferenceText("")
     if math.isnan(gate.difference):
-        return "not a number"
+        return DifferenceText("not a number")
     if gate.kind == "perplexity":
-        interval = "" if gate.interval is None else f" [{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
+        interval = "" if gate.interval is None else f"[{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
         unit = "" if gate.difference >= AS_MULTIPLE_FROM else " %"
-        return f"{_percent(gate.difference)}{unit}{interval}"
+        return DifferenceText(f"{_percent(gate.difference)}{unit}", interval)
     if gate.kind in ("zero-shot", "agreement", "flips"):
         ends = () if gate.interval is None else (_points(end) for end in gate.interval)
-        interval = "" if gate.interval is None else f" [{', '.join(ends)}]"
-        return f"{_points(gate.difference)} pt{interval}"
+        interval = "" if gate.interval is None else f"[{', '.join(ends)}]"
+        return DifferenceText(f"{_points(gate.difference)} pt", interval)
     if gate.kind == "divergence":
-        interval = "" if gate.interval is None else f" [{gate.interval[0]:.2g}, {gate.interval[1]:.2g}]"
-        return f"{gate.difference:.3g}{interval}"
-    return f"{gate.difference:+.0f}" if gate.difference else ""
+        interval = "" if gate.interval is None else f"[{gate.interval[0]:.2g}, {gate.interval[1]:.2g}]"
+        return DifferenceText(f"{gate.difference:.3g}", interval)
+    return DifferenceText(f"{gate.difference:+.0f}" if gate.difference else "")
 
 
 def _points(share: float) -> str:

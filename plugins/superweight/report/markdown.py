@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from superweight.report.comparison_text import look_back_lines
 from superweight.report.format import displayable
 from superweight.report.overview import (
-    Reason,
+    ReasonView,
     counts,
     headline,
     in_order,
@@ -30,12 +31,12 @@ def render_markdown(document: RunDocument) -> str:
     for text in (" · ".join(fact for fact in facts if fact), counts(document), measured_share(document)):
         lines += [_plain(text), ""] if text else []
     lines += _section("Read with care", model_notes(document))
-    lines += _section("Why", [_told(reason) for reason in reasons(document)[:_REASONS]])
+    lines += _section("Why", [_reason(reason) for reason in reasons(document)[:_REASONS]])
     lines += _section("What to try", [fix.sentence for fix in suggestions(document)[:_FIXES]])
     if run.left_out:
         shown = ", ".join(run.left_out[:_LEFT_OUT]) + (", …" if len(run.left_out) > _LEFT_OUT else "")
         lines += [_plain(f"Not asked for in this run ({len(run.left_out)}): {shown}"), ""]
-    lines += _section("Against earlier runs", document.look_back.lines)
+    lines += _section("Against earlier runs", look_back_lines(document.look_back))
     if document.cells:
         cells = in_order(document.cells)
         if len(cells) > _CELLS:
@@ -51,12 +52,12 @@ def render_markdown(document: RunDocument) -> str:
     return displayable("\n".join(lines))
 
 
-def _told(reason: Reason) -> str:
+def _reason(reason: ReasonView) -> str:
     return "; ".join(reason.said) if reason.cell is None else f"{reason.cell.id}: {'; '.join(reason.said)}"
 
 
-def _section(title: str, found: Sequence[str]) -> list[str]:
-    return [f"## {title}", "", *[f"- {_plain(line)}" for line in found], ""] if found else []
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *[f"- {_plain(line)}" for line in lines], ""] if lines else []
 
 
 def _plain(text: str) -> str:

@@ -8,26 +8,26 @@ from typing import Any, NamedTuple
 
 from superweight.cards.model import Role
 from superweight.evidence.measured import Verdict, ZeroShot
+from superweight.ids import CellId
 from superweight.report.format import SYMBOLS, difference, margin
 from superweight.runs.document import CellDocument, RunDocument
-from superweight.verdict import GateResult, unmeasured
+from superweight.verdict import GateResult, Reason, combine, decides, severity, unmeasured
 from superweight.verdict.result import QUALITY
 
 _WORDS = {"REGRESSION": "must not ship", "INCONCLUSIVE": "not decided", "INFRA": "not measured", "PASS": "may ship"}
 _NOT_RELEASED = "passed, but this run releases nothing"
-_SEVERITY: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 _ROLES: tuple[Role, ...] = ("candidate", "baseline", "control", "reference")
-_TRY, _BESIDE, _CHANCE = "try: ", "in this run ", "looks like this by chance"
+_BY_CHANCE = "among so many candidates one looks like this by chance: it decides this cell and not the run"
 
 
 class Fix(NamedTuple):
     """Something to try, and where it would help."""
 
     sentence: str
-    cells: list[str]
+    cells: list[CellId]
 
 
-class Reason(NamedTuple):
+class ReasonView(NamedTuple):
     """Why the run got its verdict: one cell, or something outside all cells."""
 
     cell: CellDocument | None
@@ -44,9 +44,9 @@ class ModelLine(NamedTuple):
 
 def headline(document: RunDocument) -> str:
     """The verdict in words; a run that was asked for a part of its tier never says that a model may ship."""
-    waived = sum(gate.waiver is not None for cell in document.cells if decides(cell) for gate in cell.gates)
-    told = f", with {waived} waived failure{'' if waived == 1 else 's'}" if waived else ""
-    return f"{SYMBOLS[document.verdict]} {document.verdict}{_headline(document)}{told}"
+    waived = sum(gate.waiver is not None for cell in document.cells if decides(cell.role) for gate in cell.gates)
+    besides = f", with {waived} waived failure{'' if waived == 1 else 's'}" if waived else ""
+    return f"{SYMBOLS[document.verdict]} {document.verdict}{_headline(document)}{besides}"
 
 
 def _headline(document: RunDocument) -> str:
@@ -88,17 +88,17 @@ def _asked(cell: CellDocument) -> bool:
 
 def model_verdicts(document: RunDocument) -> list[ModelLine]:
     """Each model by the worst verdict of its baseline and candidates, worst first."""
-    found = []
+    lines = []
     for model in dict.fromkeys(cell.model for cell in document.cells):
-        deciding = [cell for cell in document.cells if cell.model == model and decides(cell)]
+        deciding = [cell for cell in document.cells if cell.model == model and decides(cell.role)]
         if deciding:
-            worst = min(deciding, key=lambda cell: _SEVERITY.index(cell.verdict)).verdict
-            driving = [cell for cell in deciding if cell.verdict == worst != "PASS"]
+            verdict = combine(cell.verdict for cell in deciding)
+            driving = [cell for cell in deciding if cell.verdict == verdict != "PASS"]
             words = "; ".join(f"{cell.recipe}: {_first(cell)}" for cell in driving[:2])
             more = f"; and {len(driving) - 2} more" if len(driving) > 2 else ""
-            said = _WORDS[worst] if worst != "PASS" or releases(document) else _NOT_RELEASED
-            found.append(ModelLine(model, worst, f"{said}{f': {words}{more}' if words else ''}"))
-    return sorted(found, key=lambda line: _SEVERITY.index(line.verdict))
+            answer = _WORDS[verdict] if verdict != "PASS" or releases(document) else _NOT_RELEASED
+            lines.append(ModelLine(model, verdict, f"{answer}{f': {words}{more}' if words else ''}"))
+    return sorted(lines, key=lambda line: severity(line.verdict))
 
 
 def _first(cell: CellDocument) -> str:
@@ -109,54 +109,52 @@ def verdict_reasons(cell: CellDocument) -> list[str]:
     """What drove a cell's verdict, a sentence a gate or failure."""
     same = [gate for gate in cell.gates if gate.verdict == cell.verdict != "PASS" and gate.waiver is None]
     waived = [gate for gate in cell.gates if gate.waiver is not None]
-    failed = [
-        f"{failure.stage}: {_line(failure.message).removeprefix(f'{failure.stage}: ')} ({failure.reason})"
-        for failure in cell.failures
+    failures = [f"{failure.stage}: {_line(failure.message)} ({failure.reason})" for failure in cell.failures]
+    sentences = [_sentence(gate, cell) for gate in same if not (gate.verdict == "INFRA" and failures)]
+    sentences += failures if cell.verdict == "INFRA" else []
+    return sentences + [
+        f"{_sentence(gate, cell)}; waived until {(gate.waiver or {}).get('expires')}" for gate in waived
     ]
-    said = [_said(gate, cell) for gate in same if not (gate.verdict == "INFRA" and failed)]
-    said += failed if cell.verdict == "INFRA" else []
-    return said + [f"{_said(gate, cell)}; waived until {(gate.waiver or {}).get('expires')}" for gate in waived]
 
 
-def _said(gate: GateResult, cell: CellDocument) -> str:
-    kind, _, of = gate.gate.partition(":")
+def _sentence(gate: GateResult, cell: CellDocument) -> str:
+    """What one gate found, in a line."""
     if gate.kind == "super-weights" and gate.value is not None and gate.baseline is not None:
         lost = f"{gate.baseline - gate.value:.0f} of {gate.baseline:.0f} super weights lost"
         return f"{lost}, which it promises to keep" if cell.promises else lost
     if gate.difference is None or gate.margin is None:
-        return _line(gate.message.splitlines()[0] if gate.message else gate.gate)
-    what = f"{kind} on {of}" if gate.kind == "perplexity" else gate.gate.replace("zero-shot:", "")
-    accepted = f"{margin(gate)} is accepted"
+        return _line(gate.headline or gate.gate)
+    figure = {"perplexity": f"perplexity on {gate.of}", "zero-shot": gate.of}.get(gate.kind, gate.gate)
     few = " (too few to tell)" if gate.verdict == "INCONCLUSIVE" else ""
-    return f"{what} {difference(gate)}, {accepted}{few}"
+    return f"{figure} {difference(gate)}, {margin(gate)} is accepted{few}"
 
 
-def reasons(document: RunDocument) -> list[Reason]:
-    """Why the run got its verdict, the gravest first; what happened outside any cell comes before."""
-    told = {cell.id for cell in document.cells}
-    outside = [text for text in document.reasons if text.partition(": ")[0] not in told]
-    chance = {text.partition(": ")[0] for text in document.reasons if _CHANCE in text}
-    controls = [Reason(cell, [cell.argument]) for cell in failed_controls(document)]
-    driving = [cell for cell in document.cells if decides(cell) and (cell.verdict != "PASS" or _waived(cell))]
+def reasons(document: RunDocument) -> list[ReasonView]:
+    """Why the run got its verdict, the gravest first; what happened outside any cell comes before.
+
+    Evidence of versions before 1.3 says why in sentences alone, which are shown as they are.
+    """
+    if document.reasons and not document.causes:
+        return [ReasonView(None, [text]) for text in document.reasons]
+    elsewhere = [ReasonView(None, [str(cause)]) for cause in document.causes if not cause.cell]
+    chance = {cause.cell for cause in document.causes if cause.by_chance}
+    controls = [ReasonView(cell, [cell.argument]) for cell in failed_controls(document)]
+    driving = [cell for cell in document.cells if decides(cell.role) and (cell.verdict != "PASS" or _waived(cell))]
     driving += [cell for cell in document.cells if cell.role == "reference" and cell.verdict == "INFRA"]
-    found = []
-    for cell in sorted(driving, key=lambda one: _SEVERITY.index(one.verdict)):
-        said = verdict_reasons(cell) or [cell.argument]
-        by_chance = "among so many candidates one looks like this by chance: it decides this cell and not the run"
-        found.append(Reason(cell, [*said, by_chance] if cell.id in chance else said))
-    unvouched = [Reason(cell, [cell.argument]) for cell in silent(document)]
-    return [*(Reason(None, [text]) for text in outside), *controls, *found, *unvouched]
+    views = []
+    for cell in sorted(driving, key=lambda cell: severity(cell.verdict)):
+        sentences = verdict_reasons(cell) or [cell.argument]
+        views.append(ReasonView(cell, [*sentences, _BY_CHANCE] if cell.id in chance else sentences))
+    unvouched = [ReasonView(cell, [cell.argument]) for cell in silent(document)]
+    return [*elsewhere, *controls, *views, *unvouched]
 
 
 def reason_lines(document: RunDocument) -> list[str]:
     """The run's reasons for a terminal, a line each: what several cells have in common is said once."""
-    cells = {cell.id for cell in document.cells}
-    said: dict[str, list[str]] = {}
-    for reason in document.reasons:
-        cell, _, text = " ".join(reason.splitlines()).partition(": ")
-        whose = (cell, text) if cell in cells else ("", " ".join(reason.splitlines()))
-        said.setdefault(whose[1], []).append(whose[0])
-    return [f"{_named(names)}{text}" for text, names in said.items()]
+    cells: dict[str, list[str]] = {}
+    for cause in document.causes or [Reason(text=text) for text in document.reasons]:
+        cells.setdefault(" ".join(cause.text.splitlines()), []).append(cause.cell)
+    return [f"{_named(names)}{text}" for text, names in cells.items()]
 
 
 def _named(cells: Sequence[str]) -> str:
@@ -170,9 +168,14 @@ def _waived(cell: CellDocument) -> bool:
 
 def tally(document: RunDocument) -> list[tuple[Role, Verdict, int]]:
     """Role, verdict, and how many cells: what decides comes first."""
-    found = Counter((cell.role, cell.verdict) for cell in document.cells)
-    ordered = sorted(found.items(), key=lambda one: (_ROLES.index(one[0][0]), _SEVERITY.index(one[0][1])))
-    return [(role, verdict, n) for (role, verdict), n in ordered]
+    numbers = Counter((cell.role, cell.verdict) for cell in document.cells)
+    ordered = sorted(numbers, key=lambda pair: (rank(pair[0]), severity(pair[1])))
+    return [(role, verdict, numbers[role, verdict]) for role, verdict in ordered]
+
+
+def rank(role: Role) -> int:
+    """The place of a role where cells are listed: what may ship first, what only informs last."""
+    return _ROLES.index(role)
 
 
 def counts(document: RunDocument) -> str:
@@ -182,10 +185,10 @@ def counts(document: RunDocument) -> str:
 
 def in_order(cells: Sequence[CellDocument]) -> list[CellDocument]:
     """Cells as people look for them: by model, what decides first, and the gravest of them first."""
-    model_verdicts = list(dict.fromkeys(cell.model for cell in cells))
+    models = list(dict.fromkeys(cell.model for cell in cells))
 
     def key(cell: CellDocument) -> tuple[int, int, int]:
-        return model_verdicts.index(cell.model), _ROLES.index(cell.role), _SEVERITY.index(cell.verdict)
+        return models.index(cell.model), rank(cell.role), severity(cell.verdict)
 
     return sorted(cells, key=key)
 
@@ -214,16 +217,14 @@ def remarks(document: RunDocument) -> list[str]:
     """What the run found out about the models' files, the tasks' rows, and itself."""
     loading = {(cell.model, line) for cell in document.cells for line in _lines(cell.checkpoint.get("loading"))}
     slow = {(cell.model, str(cell.checkpoint["slow"])) for cell in document.cells if cell.checkpoint.get("slow")}
-    found = [f"{model}: {line}" for model, line in sorted(loading)] + _without_super_weights(document)
-    found += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
-    return found + [
-        f"{model}: every answer was computed alone, since {verdict_reasons}" for model, verdict_reasons in sorted(slow)
-    ]
+    lines = [f"{model}: {line}" for model, line in sorted(loading)] + _without_super_weights(document)
+    lines += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
+    return lines + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
 
 
 def _without_super_weights(document: RunDocument) -> list[str]:
     """Models in which none is known, and what the controls did to them instead."""
-    found = []
+    lines = []
     for baseline in (cell for cell in document.cells if cell.role == "baseline" and cell.detection is not None):
         if baseline.super_weights:
             continue
@@ -232,56 +233,52 @@ def _without_super_weights(document: RunDocument) -> list[str]:
             for cell in document.cells
             if cell.model == baseline.model and cell.stands_in
         }
-        said = [f"{baseline.model}: no super weights found, so there are none to lose", *sorted(instead)]
-        found.append("; ".join(said))
-    return found
+        none = f"{baseline.model}: no super weights found, so there are none to lose"
+        lines.append("; ".join([none, *sorted(instead)]))
+    return lines
 
 
 def _warnings(document: RunDocument) -> list[tuple[str, str, str]]:
     """Model, task and what is to be known of the task's figures, once each."""
     figures = [(cell.model, task, figure) for cell in document.cells for task, figure in cell.zero_shot.items()]
-    found = {(model, task, line) for model, task, figure in figures for line in figure.warnings}
-    found |= {(model, task, _left_out(figure)) for model, task, figure in figures if figure.left_out}
-    return sorted(found)
+    lines = {(model, task, line) for model, task, figure in figures for line in figure.warnings}
+    lines |= {(model, task, _left_out(figure)) for model, task, figure in figures if figure.left_out}
+    return sorted(lines)
 
 
 def _left_out(figure: ZeroShot) -> str:
     rows = (figure.planned or figure.n) + len(figure.left_out)
-    named = [f"row {one.get('doc_id', '?')} {one.get('reason', '')}" for one in figure.left_out[:3]]
+    named = [f"row {row.get('doc_id', '?')} {row.get('reason', '')}" for row in figure.left_out[:3]]
     more = f", and {len(figure.left_out) - 3} more" if len(figure.left_out) > 3 else ""
     return f"{len(figure.left_out)} of {rows} rows left out: {'; '.join(named)}{more}"
 
 
 def suggestions(document: RunDocument) -> list[Fix]:
     """What to try about cells that decide and did not pass: what passes instead, and what their arguments say."""
-    found: dict[str, list[str]] = {}
+    cells: dict[str, list[CellId]] = {}
     for cell in document.cells:
-        if cell.verdict == "PASS" or not decides(cell):
+        if cell.verdict == "PASS" or not decides(cell.role):
             continue
-        lines = [line for gate in cell.gates for line in gate.message.splitlines() if line.startswith(_TRY)]
-        said = [line.removeprefix(_TRY) for line in lines]
-        for sentence in [*_instead(cell, document), *(one for one in said if not one.startswith(_BESIDE))]:
-            if cell.id not in found.setdefault(_capital(sentence), []):
-                found[_capital(sentence)].append(cell.id)
-    return [Fix(sentence, cells) for sentence, cells in found.items()]
+        advised = [each.text for gate in cell.gates for each in gate.advice if each.kind != "beside"]
+        for sentence in dict.fromkeys(map(_capital, [*_instead(cell, document), *advised])):
+            cells.setdefault(sentence, []).append(CellId(cell.model, cell.recipe))
+    return [Fix(sentence, helped) for sentence, helped in cells.items()]
 
 
 def _instead(cell: CellDocument, document: RunDocument) -> list[str]:
     """Candidates of the same model that pass, the smallest first."""
     if cell.role != "candidate" or not releases(document):
         return []
-    passed = [one for one in document.cells if one.model == cell.model and one.role == "candidate" and one.size]
-    passed = [one for one in passed if one.verdict == "PASS" and not _waived(one)]
-    named = [
-        f"{one.recipe} ({one.size.model_bits_per_weight:.2f} bits per weight)"
-        for one in sorted(passed, key=lambda one: one.size.model_bits_per_weight if one.size else 0.0)
-        if one.size
+    passed = [
+        (other.size.model_bits_per_weight, other.recipe)
+        for other in document.cells
+        if other.model == cell.model and other.role == "candidate" and other.size is not None
+        if other.verdict == "PASS" and not _waived(other)
     ]
-    return (
-        [f"ship {' or '.join(named[:3])} instead: {'it passes' if len(named) == 1 else 'they pass'} in this run"]
-        if named
-        else []
-    )
+    named = [f"{recipe} ({bits:.2f} bits per weight)" for bits, recipe in sorted(passed, key=lambda pair: pair[0])]
+    if not named:
+        return []
+    return [f"ship {' or '.join(named[:3])} instead: {'it passes' if len(named) == 1 else 'they pass'} in this run"]
 
 
 def _capital(sentence: str) -> str:
@@ -298,26 +295,26 @@ def not_measured(document: RunDocument) -> list[str]:
         for failure in cell.failures
     }
     unjudged = [
-        f"{cell.id} {gate.gate}: {gate.reason or 'not judged'}: {_line(gate.message.partition(chr(10))[0])}"
+        f"{cell.id} {gate.gate}: {gate.reason or 'not judged'}: {_line(gate.headline)}"
         for cell in document.cells
         for gate in cell.gates
-        if gate.verdict == "INFRA" and not _told(cell, gate)
+        if gate.verdict == "INFRA" and not _is_explained(cell, gate)
     ]
-    asked = [
-        f"No {line.split()[1]} was run" if line.startswith("no ") else f"Not asked for: {line.removeprefix('*/')}"
-        for line in document.run.left_out
-    ]
-    return [*failed, *unjudged, *asked]
+    return [*failed, *unjudged, *_not_asked(document)]
 
 
-def _told(cell: CellDocument, gate: GateResult) -> bool:
+def _not_asked(document: RunDocument) -> list[str]:
+    run = document.run
+    if run.left_out and not run.not_asked:  # of a version before 1.3
+        return [f"Left out: {line}" for line in run.left_out]
+    return [
+        f"No {part.role} was run" if part.role else f"Not asked for: {part.recipe or part}" for part in run.not_asked
+    ]
+
+
+def _is_explained(cell: CellDocument, gate: GateResult) -> bool:
     """Whether a failure of the cell tells why a gate was not judged."""
     return any(failure.stage in (gate.gate, gate.details.get("stage")) for failure in cell.failures)
-
-
-def decides(cell: CellDocument) -> bool:
-    """Whether a cell's verdict can hold up a release."""
-    return cell.role in ("candidate", "baseline")
 
 
 def machine_line(document: RunDocument) -> str:
@@ -328,9 +325,9 @@ def machine_line(document: RunDocument) -> str:
     return " · ".join(part for part in (environment.get("device", ""), *versions) if part)
 
 
-def _lines(found: Any) -> list[str]:
+def _lines(value: Any) -> list[str]:
     """A list of lines, or of whatever else a document holds in its place."""
-    return [str(line) for line in found] if isinstance(found, list | tuple) else [str(found)] if found else []
+    return [str(line) for line in value] if isinstance(value, list | tuple) else [str(value)] if value else []
 
 
 def _line(text: str) -> str:

@@ -29,8 +29,8 @@ def candidate_rows(document: RunDocument) -> list[CandidateRow]:
     """Every candidate, the gravest model and verdict first."""
     whole = {cell.model: cell for cell in document.cells if cell.role == "baseline"}
     ranks = [line.model for line in model_verdicts(document)]
-    found = [cell for cell in in_order(document.cells) if cell.role == "candidate"]
-    return [_row(cell, whole.get(cell.model)) for cell in sorted(found, key=lambda cell: ranks.index(cell.model))]
+    candidates = [cell for cell in in_order(document.cells) if cell.role == "candidate"]
+    return [_row(cell, whole.get(cell.model)) for cell in sorted(candidates, key=lambda cell: ranks.index(cell.model))]
 
 
 def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
@@ -52,12 +52,12 @@ def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
 
 def closest(cell: CellDocument, kind: str) -> GateResult | None:
     """The gate of a kind whose interval uses up most of its margin; one that failed before one that was not pursued."""
-    found = [gate for gate in cell.gates if gate.kind == kind and gate.difference is not None]
+    gates = [gate for gate in cell.gates if gate.kind == kind and gate.difference is not None]
     for verdict in ("REGRESSION", "PASS"):
-        decided = [gate for gate in found if gate.verdict == verdict]
-        if decided and (verdict == "REGRESSION" or cell.verdict == "REGRESSION" or len(decided) == len(found)):
+        decided = [gate for gate in gates if gate.verdict == verdict]
+        if decided and (verdict == "REGRESSION" or cell.verdict == "REGRESSION" or len(decided) == len(gates)):
             return max(decided, key=used)
-    return max(found, key=used, default=None)
+    return max(gates, key=used, default=None)
 
 
 def used(gate: GateResult) -> float:
@@ -70,10 +70,10 @@ def used(gate: GateResult) -> float:
 def _at_worst(gate: GateResult | None) -> str:
     if gate is None:
         return ""
-    of = gate.gate.partition(":")[2]
-    change = difference(gate).partition(" [")[0]
+    change = difference(gate).value
     worst = f", at worst {end_of_loss(gate)}" if gate.interval is not None else ""
-    return f"{change} on {of}{worst} ({margin(gate)} accepted)" if gate.margin is not None else f"{change} on {of}"
+    accepted = f"{worst} ({margin(gate)} accepted)" if gate.margin is not None else ""
+    return f"{change} on {gate.of}{accepted}"
 
 
 def _size(cell: CellDocument, whole: CellDocument | None) -> str:

@@ -68,9 +68,9 @@ def render_index(store: Path, runs: Sequence[RunEntry], notes: Sequence[str] = (
     tiers = dict.fromkeys(run.tier for run in newest)
     pairs = list(dict.fromkeys((run.tier, model) for run in newest for model in run.snapshots))
     drawn = history_gallery(runs, pairs[:MODELS])
-    told = [*notes, *drawn.notes]
+    remarks = [*notes, *drawn.notes]
     if len(pairs) > MODELS:
-        told.append(f"Pictures of the {MODELS} models that ran last; the others' are in their reports.")
+        remarks.append(f"Pictures of the {MODELS} models that ran last; the others' are in their reports.")
     return displayable(
         jinja_environment()
         .get_template("index.html")
@@ -78,7 +78,7 @@ def render_index(store: Path, runs: Sequence[RunEntry], notes: Sequence[str] = (
             latest=[_row(store, next(run for run in newest if run.tier == tier)) for tier in tiers],
             rows=[_row(store, run) for run in newest],
             pictures=drawn.models,
-            notes=told,
+            notes=remarks,
             css=Markup(asset("report.css")),
             safe_svg=Markup,
         )

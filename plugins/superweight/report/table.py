@@ -35,7 +35,7 @@ def _row(cell: CellDocument, gate: GateResult | None) -> tuple[str, ...]:
         gate.gate,
         number(gate.baseline, gate.metric),
         "" if gate.kind == "sanity" else number(gate.value, gate.metric),
-        difference(gate),
+        str(difference(gate)),
         margin(gate),
         count(gate),
         shown if gate.decides else f"({shown})",
@@ -55,9 +55,9 @@ def cell_rows(document: RunDocument) -> pd.DataFrame:
         }
         for gate in cell.gates:
             if gate.kind in ("perplexity", "zero-shot"):
-                row[gate.gate.split(":", 1)[-1]] = _figure(gate)
+                row[gate.of] = _figure(gate)
             if "kl" in gate.details:
-                row["KL " + gate.gate.split(":", 1)[-1]] = f"{gate.details['kl']:.2g}"
+                row[f"KL {gate.of}"] = f"{gate.details['kl']:.2g}"
         row["verdict"] = f"{SYMBOLS[cell.verdict]} {verdict_label(cell)}"
         table.append(row)
     frame = pd.DataFrame(table).fillna("")
@@ -76,9 +76,7 @@ def _figure(gate: GateResult) -> str:
         return "not measured"
     if gate.baseline is None or gate.value is None:
         return number(gate.value, gate.metric)
-    return (
-        f"{number(gate.baseline, gate.metric)} → {number(gate.value, gate.metric)} ({difference(gate).split(' [')[0]})"
-    )
+    return f"{number(gate.baseline, gate.metric)} → {number(gate.value, gate.metric)} ({difference(gate).value})"
 
 
 def terminal_table(document: RunDocument) -> str:

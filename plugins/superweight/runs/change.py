@@ -1,4 +1,4 @@
-"""One thing about a cell that two runs say, and whether the later one is worse."""
+"""A change: one figure or fact of a cell in two runs, and whether it got worse."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from superweight.evidence.measured import Record
+from superweight.ids import GateId
 
 ChangeKind = Literal["perplexity", "zero-shot", "divergence", "super-weights", "size", "role", "cell"]
 ChangeVerdict = Literal["PASS", "REGRESSION", "INCONCLUSIVE", "CANNOT COMPARE", "NOTE"]
@@ -40,15 +41,24 @@ class Change(Record):
     card: str = Field(default="", description="id of the gate card that set the margin")
 
     @property
+    def of(self) -> str:
+        """The corpus or task; empty where the change is about neither."""
+        return GateId.parse(self.gate).of
+
+    @property
+    def names_its_gate(self) -> bool:
+        """Whether the message says by itself what it is about: of figures it does, and of a cell as a whole."""
+        return not self.of or self.before is not None or self.reason == "no-card"
+
+    @property
     def blocks(self) -> bool:
         """Whether nobody may say that nothing got worse, since this could not be compared."""
         return self.decides and self.verdict == "CANNOT COMPARE" and self.reason != "not-asked"
 
 
-def overall(found: Iterable[Change]) -> ChangeVerdict:
+def overall(changes: Iterable[Change]) -> ChangeVerdict:
     """One answer to whether the later run is worse; references and controls are shown and decide nothing."""
-    found = list(found)
-    deciding = [change for change in found if change.decides]
+    deciding = [change for change in changes if change.decides]
     if any(change.verdict == "REGRESSION" for change in deciding):
         return "REGRESSION"
     compared = any(change.verdict in ("PASS", "INCONCLUSIVE") for change in deciding)

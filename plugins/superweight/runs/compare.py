@@ -68,10 +68,9 @@ def compare_runs(
         names: what the two are called.
 
     """
-    ours, theirs = ({snapshot.model: snapshot for snapshot in side} for side in (before, after))
-    models = [_compare(model, ours.get(model), theirs.get(model), gates) for model in dict.fromkeys([*ours, *theirs])]
-    found = [change for model in models for change in model.changes]
-    verdict = overall(found)
+    old, new = ({snapshot.model: snapshot for snapshot in side} for side in (before, after))
+    models = [_compare(model, old.get(model), new.get(model), gates) for model in dict.fromkeys([*old, *new])]
+    verdict = overall(change for model in models for change in model.changes)
     if verdict in ("PASS", "INCONCLUSIVE") and any(snapshot.doubts for snapshot in (*before, *after)):
         verdict = "CANNOT COMPARE"
     return RunComparison(before=names[0], after=names[1], verdict=verdict, models=models)
@@ -79,15 +78,15 @@ def compare_runs(
 
 def _compare(model: str, before: Snapshot | None, after: Snapshot | None, gates: GateLookup) -> ModelComparison:
     both = before is not None and after is not None
-    one, other = before or _nothing(model), after or _nothing(model)
-    doubts = [f"not relied on: {doubt}" for doubt in (*one.doubts, *other.doubts)]
+    old, new = before or _nothing(model), after or _nothing(model)
+    doubts = [f"not relied on: {doubt}" for doubt in (*old.doubts, *new.doubts)]
     return ModelComparison(
         model=model,
         before=_side(before),
         after=_side(after),
-        surroundings=environment_diff(one, other) if both else [],
-        alarms=doubts + (baseline_moved(one, other) if both else []),
-        changes=compare_cells(one, other, gates),
+        surroundings=environment_diff(old, new) if both else [],
+        alarms=doubts + (baseline_moved(old, new) if both else []),
+        changes=compare_cells(old, new, gates),
     )
 
 

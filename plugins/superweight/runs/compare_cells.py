@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from superweight.cards.base import Coordinate
 from superweight.cards.gate import GateCard, GateKind
 from superweight.cards.model import Role
+from superweight.ids import GateId
 from superweight.runs.change import Change, ChangeKind, ChangeVerdict
 from superweight.runs.figure_pair import Paired
 from superweight.runs.snapshot import CellFigures, KeptWeight, PerplexityFigure, Snapshot
 from superweight.statistics.multiplicity import holm
+from superweight.verdict.result import decides
 
 GateLookup = Callable[[GateKind, str, str, str], GateCard | None]
 """The gate card of a kind that holds for a model, a recipe, and a corpus or task, as `GateBook.gate`."""
-
-_DECIDING: tuple[Role, ...] = ("baseline", "candidate")
 
 
 def compare_cells(before: Snapshot, after: Snapshot, gates: GateLookup) -> list[Change]:
@@ -41,7 +40,7 @@ class _Cell:
     def __init__(self, before: Snapshot, after: Snapshot, recipe: str) -> None:
         self.before, self.after, self.recipe = before, after, recipe
         self.old, self.new = before.cells.get(recipe), after.cells.get(recipe)
-        self.decides = any(cell.role in _DECIDING for cell in (self.old, self.new) if cell is not None)
+        self.decides = any(decides(cell.role) for cell in (self.old, self.new) if cell is not None)
         self.asked = after.whole and before.tier == after.tier
 
     def changes(self, gates: GateLookup) -> list[Change]:
@@ -112,19 +111,19 @@ class _Cell:
             return []
         if not new.super_weights:
             return [self._missing("super-weights", "super-weights", new)]
-        ours = {weight.key: weight for weight in new.super_weights}
-        pairs = [(weight, ours[weight.key]) for weight in old.super_weights if weight.key in ours]
-        lost = [(one, other) for one, other in pairs if one.survived and not other.survived]
+        later = {weight.key: weight for weight in new.super_weights}
+        pairs = [(weight, later[weight.key]) for weight in old.super_weights if weight.key in later]
+        lost = [(then, now) for then, now in pairs if then.survived and not now.survived]
         before, after = (sum(weight.survived for weight in cell.super_weights) for cell in (old, new))
         head = f"{before} of {len(old.super_weights)} super weights kept → {after} of {len(new.super_weights)}"
         lines = [
             head,
-            *(f"newly lost: {_bits(one, other)}" for one, other in lost),
-            *(f"newly kept: {_bits(one, other)}" for one, other in pairs if other.survived and not one.survived),
+            *(f"newly lost: {_bits(then, now)}" for then, now in lost),
+            *(f"newly kept: {_bits(then, now)}" for then, now in pairs if now.survived and not then.survived),
             *(
-                f"the checkpoint itself holds other bits: {Coordinate.__str__(one)} {one.original} → {other.original}"
-                for one, other in pairs
-                if one.original != other.original
+                f"the checkpoint itself holds other bits: {then} {then.original} → {now.original}"
+                for then, now in pairs
+                if then.original != now.original
             ),
             *_only_in(old.super_weights, new.super_weights, "no longer among the super weights"),
             *_only_in(new.super_weights, old.super_weights, "new among the super weights"),
@@ -146,7 +145,7 @@ class _Cell:
         return found
 
     def _perplexity(self, old: CellFigures, new: CellFigures, corpus: str, gates: GateLookup) -> Change:
-        gate = f"perplexity:{corpus}"
+        gate = str(GateId("perplexity", corpus))
         before, after = old.perplexity.get(corpus), new.perplexity.get(corpus)
         if before is None or after is None:
             return self._missing("perplexity", gate, new) if before else self._appeared("perplexity", gate)
@@ -156,7 +155,7 @@ class _Cell:
         return self._paired(gate, figure, gates("perplexity", self.after.model, self.recipe, corpus))
 
     def _zero_shot(self, old: CellFigures, new: CellFigures, task: str, gates: GateLookup) -> Change:
-        gate = f"zero-shot:{task}"
+        gate = str(GateId("zero-shot", task))
         before, after = old.zero_shot.get(task), new.zero_shot.get(task)
         if before is None or after is None:
             return self._missing("zero-shot", gate, new) if before else self._appeared("zero-shot", gate)
@@ -165,7 +164,7 @@ class _Cell:
             return self._cannot("zero-shot", gate, "metric-changed", words)
         scores = self.before.scores(self.recipe, task), self.after.scores(self.recipe, task)
         if not all(scores):
-            which = " and the ".join(name for name, one in zip(("earlier", "later"), scores, strict=True) if not one)
+            which = " and the ".join(name for name, side in zip(("earlier", "later"), scores, strict=True) if not side)
             words = f"the {which} run came without its items/, and totals are not compared"
             return self._cannot("zero-shot", gate, "items-missing", words)
         figure = Paired.of_task(task, (before, after), scores, same_key=_same_key(old, new))
@@ -173,7 +172,7 @@ class _Cell:
 
     def _paired(self, gate: str, figure: Paired, card: GateCard | None) -> Change:
         if not figure.after:
-            words = f"no {figure.unit.split()[0].removesuffix('s')} in common"
+            words = f"no {'window' if figure.kind == 'perplexity' else 'item'} in common"
             return self._cannot(figure.kind, gate, "nothing-in-common", words)
         if card is None:
             words = f"{figure.summary()}; no gate card sets a margin for it"
@@ -192,7 +191,7 @@ class _Cell:
             if before is not None and after is not None and before != after:
                 words = f"divergence from the uncompressed model on {corpus} {before:.4g} → {after:.4g} nats a token"
                 figures = _figures("divergence", before, after)
-                found.append(self._note("divergence", f"divergence:{corpus}", words, **figures))
+                found.append(self._note("divergence", str(GateId("divergence", corpus)), words, **figures))
         return found
 
 
@@ -226,18 +225,18 @@ def _other_text(before: PerplexityFigure, after: PerplexityFigure) -> tuple[str,
     return None
 
 
-def _names(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    return list(dict.fromkeys([*one, *other]))
+def _names(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    return list(dict.fromkeys([*before, *after]))
 
 
 def _same_key(old: CellFigures, new: CellFigures) -> bool:
     return bool(old.key) and old.key == new.key
 
 
-def _bits(one: KeptWeight, other: KeptWeight) -> str:
-    return f"{Coordinate.__str__(other)} expected {other.original}, found {other.stored} (before: {one.stored})"
+def _bits(before: KeptWeight, after: KeptWeight) -> str:
+    return f"{after} expected {after.original}, found {after.stored} (before: {before.stored})"
 
 
-def _only_in(ours: Sequence[KeptWeight], theirs: Sequence[KeptWeight], words: str) -> list[str]:
-    known = {weight.key for weight in theirs}
-    return [f"{words}: {Coordinate.__str__(weight)}" for weight in ours if weight.key not in known]
+def _only_in(these: Sequence[KeptWeight], others: Sequence[KeptWeight], words: str) -> list[str]:
+    known = {weight.key for weight in others}
+    return [f"{words}: {weight}" for weight in these if weight.key not in known]

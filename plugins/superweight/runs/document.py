@@ -1,25 +1,40 @@
-"""`evidence.json`: the document of one run, its JSON Schema, and how it is read back."""
+"""`evidence.json`: the document of one run and its JSON Schema."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from superweight.errors import InfraError
+from superweight.cards.model import Role
 from superweight.evidence.compact import without_infinities
 from superweight.evidence.measured import CellEvidence, Record, Verdict
 from superweight.evidence.moment import Moment
 from superweight.evidence.seal import sealed
-from superweight.plain_files import read_plain_text
-from superweight.runs.doubts import doubts_of
-from superweight.runs.retrospect import LookBack
-from superweight.verdict import GateResult, JudgedCell, combine, judge_run
+from superweight.ids import CellId
+from superweight.runs.compare import RunComparison
+from superweight.runs.drift import FigureAlarm
+from superweight.verdict import GateResult, JudgedCell, Reason, judge_run
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
+
+
+class LeftOut(Record):
+    """Something of its tier that a run was not asked to measure."""
+
+    cell: str = Field(default="", description="`model/recipe`, where only a part of a cell was left out")
+    gate: str = Field(
+        default="", description="of the cell; `sanity` stands for super weights too, which are looked at with it"
+    )
+    recipe: str = Field(default="", description="a recipe that no model was measured under")
+    role: Role | None = Field(default=None, description="a role of which the run has no cell")
+
+    def __str__(self) -> str:
+        if self.cell:
+            return f"{self.cell} {'sanity and super weights' if self.gate == 'sanity' else self.gate}"
+        return str(CellId("*", self.recipe)) if self.recipe else f"no {self.role} in this run"
 
 
 class RunInfo(Record):
@@ -32,6 +47,9 @@ class RunInfo(Record):
     expression: str = Field(default="", description="the -k expression, empty for all")
     commit: str = ""
     left_out: list[str] = Field(default_factory=list, description="what of the tier this run was not asked to measure")
+    not_asked: list[LeftOut] = Field(
+        default_factory=list, description="the same, part by part; empty in evidence of versions before 1.3"
+    )
     environment: dict[str, str] = Field(default_factory=dict, description="machine, device, library versions")
 
 
@@ -43,6 +61,17 @@ class CellDocument(CellEvidence):
     gates: list[GateResult] = Field(default_factory=list)
 
 
+class LookBack(Record):
+    """A run beside its release baseline and the runs before it; all of it empty where there is neither."""
+
+    run: str = Field(default="", description="the run's name in the store; empty if it was not added to one")
+    baseline: str = Field(default="", description="what became of the baseline: kept, or why there is none")
+    against_release: RunComparison | None = Field(default=None, description="none if no model has a baseline yet")
+    against_last: RunComparison | None = Field(default=None, description="none if there was no run before")
+    alarms: list[FigureAlarm] = Field(default_factory=list, description="figures that drift")
+    notes: list[str] = Field(default_factory=list, description="what could not be read or written")
+
+
 class RunDocument(Record):
     """Everything one run measured and decided."""
 
@@ -50,6 +79,9 @@ class RunDocument(Record):
     run: RunInfo
     verdict: Verdict
     reasons: list[str] = Field(default_factory=list, description="what drove the verdict")
+    causes: list[Reason] = Field(
+        default_factory=list, description="the same, each with its cell; empty in evidence of versions before 1.3"
+    )
     cells: list[CellDocument] = Field(default_factory=list)
     look_back: LookBack = Field(default_factory=LookBack, description="against the release and the runs before")
     tables: dict[str, str] = Field(
@@ -75,6 +107,7 @@ def build_document(run: RunInfo, cells: Sequence[JudgedCell], outside: Sequence[
         run=run,
         verdict=decision.verdict,
         reasons=decision.reasons,
+        causes=decision.causes,
         cells=[
             CellDocument(
                 **{name: getattr(cell.evidence, name) for name in CellEvidence.model_fields},
@@ -99,42 +132,6 @@ def to_json(document: RunDocument) -> str:
 def strict_json(value: Any) -> str:
     """JSON that every parser reads: infinities and NaN become the strings "inf", "-inf" and "nan"."""
     return json.dumps(without_infinities(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def read_document(path: Path) -> RunDocument:
-    """Read `evidence.json`, or the one in a run directory.
-
-    What is not as the run wrote it, or contradicts itself, is INFRA unless it is a REGRESSION; `doubts` says why.
-
-    Raises:
-        InfraError: no such file, not JSON, or not evidence.
-
-    """
-    path = path / "evidence.json" if path.is_dir() else path
-    try:
-        text = read_plain_text(path)
-        document = RunDocument.model_validate_json(text)
-    except OSError as error:
-        raise InfraError(
-            f"{path}: cannot be read ({error.strerror}); expected a run directory or its evidence.json.",
-            reason="not-found",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InfraError(f"{path}: not evidence of a run: not UTF-8 text ({error}).", reason="corrupt") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise InfraError(f"{path}: not evidence of a run: {where}: {first['msg']}.", reason="corrupt") from error
-    return held_in_doubt(document, doubts_of(document, text))
-
-
-def held_in_doubt(document: RunDocument, doubts: Sequence[str]) -> RunDocument:
-    """A document that says at its head why it is not relied on; as it is, if there are no doubts."""
-    if not doubts:
-        return document
-    verdict = combine([document.verdict, "INFRA"])
-    reasons = [*doubts, *document.reasons]
-    return document.model_copy(update={"verdict": verdict, "reasons": reasons, "doubts": list(doubts)})
 
 
 def json_schema() -> dict[str, Any]:

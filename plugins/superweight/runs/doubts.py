@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from superweight.evidence.measured import CellEvidence, Verdict
+from superweight.evidence.measured import CellEvidence
 from superweight.evidence.recomputed import perplexity_fits
 from superweight.evidence.seal import seal_of
-from superweight.verdict import GateResult, JudgedCell, judge_cell, judge_run
-
-if TYPE_CHECKING:
-    from superweight.runs.document import CellDocument, RunDocument
+from superweight.runs.document import CellDocument, RunDocument
+from superweight.verdict import GateResult, JudgedCell, judge_cell, judge_run, severity
 
 ALTERED = "is not as the run wrote it, since its digest does not fit; no PASS in it counts"
 
 _SEALED_SINCE = "1.2"  # of the evidence's schema
-_GREENER: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 
 
 def doubts_of(document: RunDocument, text: str, lost: Sequence[str] = ()) -> list[str]:
@@ -58,7 +54,7 @@ def _contradictions(document: RunDocument) -> Iterator[str]:
         for cell in document.cells
     ]
     run = judge_run(recorded).verdict
-    if _GREENER.index(document.verdict) > _GREENER.index(run):
+    if severity(document.verdict) > severity(run):
         yield f"the run is {document.verdict}, and its cells make it {run}"
 
 
@@ -66,7 +62,7 @@ def _is_greener(cell: CellDocument, again: JudgedCell) -> bool:
     """Whether a cell is said to be better than its gates make it: of a control, as expected where it is not."""
     if cell.role == "control":
         return cell.verdict == cell.expects != again.verdict
-    return _GREENER.index(cell.verdict) > _GREENER.index(again.verdict)
+    return severity(cell.verdict) > severity(again.verdict)
 
 
 def _unsupported(cell: CellEvidence, gate: GateResult) -> str:

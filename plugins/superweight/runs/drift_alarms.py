@@ -9,11 +9,13 @@ from typing import Literal
 from superweight.cards.gate import GateKind
 from superweight.evidence.measured import Noise
 from superweight.evidence.moment import moment
+from superweight.ids import CellId, GateId
 from superweight.runs.compare_cells import GateLookup
 from superweight.runs.drift import FigureAlarm, Point, drift
 from superweight.runs.figure_pair import exp, mean, shared
 from superweight.runs.history import FigureEntry, RunEntry
 from superweight.runs.snapshot import CellFigures, Snapshot
+from superweight.verdict.result import decides
 
 _Kind = Literal["perplexity", "zero-shot"]
 
@@ -37,19 +39,19 @@ def drift_alarms(
     since = [entry for entry in entries if _counts(entry, latest, release)]
     alarms = []
     for recipe, cell in latest.cells.items():
-        if cell.role not in ("baseline", "candidate"):
+        if not decides(cell.role):
             continue
         for kind, name, n, higher_is_better in _figures(cell):
             card = gates(kind, latest.model, recipe, name)
-            gate = f"{kind}:{name}"
+            gate, of_cell = GateId(kind, name), CellId(latest.model, recipe)
             if card is None:
                 continue
-            series = [*_released(release, recipe, kind, name, n), *_series(since, f"{latest.model}/{recipe}", gate, n)]
-            found = drift(series, card.margin, kind, higher_is_better, _sd(latest.noise.get(gate)))
-            if found is not None:
-                about = f"{latest.model}/{recipe} {gate}{_relative(cell, kind)}"
-                told = found.model_dump() | {"message": f"{about}: {found.message}"}
-                alarms.append(FigureAlarm(**told, model=latest.model, recipe=recipe, gate=gate))
+            series = [*_released(release, recipe, kind, name, n), *_series(since, of_cell, gate, n)]
+            alarm = drift(series, card.margin, kind, higher_is_better, _sd(latest.noise.get(str(gate))))
+            if alarm is not None:
+                about = f"{of_cell} {gate}{_relative(cell, kind)}"
+                fields = alarm.model_dump() | {"message": f"{about}: {alarm.message}"}
+                alarms.append(FigureAlarm(**fields, model=latest.model, recipe=recipe, gate=str(gate)))
     return alarms
 
 
@@ -65,20 +67,20 @@ def _figures(cell: CellFigures) -> Iterator[tuple[_Kind, str, int, bool]]:
         yield "zero-shot", task, figure.n, figure.higher_is_better
 
 
-def _series(entries: Sequence[RunEntry], cell: str, gate: str, n: int) -> Iterator[Point]:
+def _series(entries: Sequence[RunEntry], cell: CellId, gate: GateId, n: int) -> Iterator[Point]:
     for entry in entries:
-        figure = entry.figures.get(cell, {}).get(gate)
-        value = None if figure is None or figure.verdict == "INFRA" else _value(figure, gate, entry.roles.get(cell), n)
+        figure, role = entry.figures.get(str(cell), {}).get(str(gate)), entry.roles.get(str(cell))
+        value = None if figure is None or figure.verdict == "INFRA" else _value(figure, gate, role, n)
         if value is not None:
             yield Point(entry.started, value)
 
 
-def _value(figure: FigureEntry, gate: str, role: str | None, n: int) -> float | None:
+def _value(figure: FigureEntry, gate: GateId, role: str | None, n: int) -> float | None:
     if role == "baseline":
         return figure.value if figure.n == n else None
     if figure.difference is None:
         return None
-    return 1 + figure.difference if gate.startswith("perplexity") else figure.difference
+    return 1 + figure.difference if gate.kind == "perplexity" else figure.difference
 
 
 def _released(release: Snapshot | None, recipe: str, kind: GateKind, name: str, n: int) -> Iterator[Point]:
@@ -87,19 +89,19 @@ def _released(release: Snapshot | None, recipe: str, kind: GateKind, name: str, 
     baseline = release.baseline if release else None
     if release is None or cell is None or baseline is None:
         return
-    found: tuple[list[float], list[float]] = ([], [])
+    both: tuple[list[float], list[float]] = ([], [])
     if kind == "perplexity" and name in cell.perplexity and name in baseline.perplexity:
-        found = shared(baseline.perplexity[name].by_window(), cell.perplexity[name].by_window())
+        both = shared(baseline.perplexity[name].by_window(), cell.perplexity[name].by_window())
     elif kind == "zero-shot" and name in cell.zero_shot and name in baseline.zero_shot:
-        uncompressed = next(one for one, other in release.cells.items() if other is baseline)
-        found = shared(release.scores(uncompressed, name), release.scores(recipe, name))
-    theirs, ours = found
-    if not ours or (cell.role == "baseline" and len(ours) != n):
+        uncompressed = next(name for name, figures in release.cells.items() if figures is baseline)
+        both = shared(release.scores(uncompressed, name), release.scores(recipe, name))
+    uncompressed_values, values = both
+    if not values or (cell.role == "baseline" and len(values) != n):
         return
     if cell.role == "baseline":
-        yield Point(release.taken, exp(mean(ours)) if kind == "perplexity" else mean(ours))
+        yield Point(release.taken, exp(mean(values)) if kind == "perplexity" else mean(values))
     else:
-        loss = mean([one - other for one, other in zip(ours, theirs, strict=True)])
+        loss = mean([value - base for value, base in zip(values, uncompressed_values, strict=True)])
         yield Point(release.taken, exp(loss) if kind == "perplexity" else loss)
 
 

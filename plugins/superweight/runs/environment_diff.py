@@ -1,4 +1,4 @@
-"""What differs around two runs: checkpoint, machine, libraries; and whether the uncompressed model felt it."""
+"""What differs around two runs: checkpoint, machine, libraries; and whether the uncompressed model's figures moved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from superweight.evidence.measured import Noise, Record
+from superweight.ids import GateId
 from superweight.runs.figure_pair import Paired, finite, mean
 from superweight.runs.snapshot import Snapshot
 
@@ -29,16 +30,15 @@ class Difference(Record):
 def environment_diff(before: Snapshot, after: Snapshot) -> list[Difference]:
     """Tier, checkpoint, machine and library versions, as far as they differ."""
 
-    def told(snapshot: Snapshot) -> dict[str, str]:
+    def recorded(snapshot: Snapshot) -> dict[str, str]:
         identity = {f"checkpoint {name}": str(value) for name, value in snapshot.checkpoint.model_dump().items()}
         return {"tier": snapshot.tier, **identity, **snapshot.environment}
 
-    ours, theirs = told(before), told(after)
-    names = dict.fromkeys([*ours, *theirs])
+    old, new = recorded(before), recorded(after)
     return [
-        Difference(name=name, before=ours.get(name, ""), after=theirs.get(name, ""))
-        for name in names
-        if ours.get(name, "") != theirs.get(name, "")
+        Difference(name=name, before=old.get(name, ""), after=new.get(name, ""))
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name, "") != new.get(name, "")
     ]
 
 
@@ -55,7 +55,7 @@ def baseline_moved(before: Snapshot, after: Snapshot) -> list[str]:
     same = before.checkpoint.content_hash and before.checkpoint.content_hash == after.checkpoint.content_hash
     if not same:
         return []
-    changed = ", ".join(one.describe() for one in environment_diff(before, after))
+    changed = ", ".join(difference.describe() for difference in environment_diff(before, after))
     cause = f"what differs around the runs: {changed}" if changed else "nothing that was recorded around them differs"
     alarms = []
     for gate, figure in _baseline_figures(before, after):
@@ -93,12 +93,13 @@ def _baseline_figures(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, 
         old = before.cells.get(recipe)
         if old is None or new.role != "baseline" or old.role != "baseline":
             continue
-        for corpus, one in old.perplexity.items():
-            other = new.perplexity.get(corpus)
-            if other is not None and (one.tokens_sha256, one.window) == (other.tokens_sha256, other.window):
-                yield f"perplexity:{corpus}", Paired.of_corpus(corpus, one, other, same_key=False)
-        for task, ours in old.zero_shot.items():
-            theirs = new.zero_shot.get(task)
-            if theirs is not None and ours.metric == theirs.metric:
+        for corpus, then in old.perplexity.items():
+            now = new.perplexity.get(corpus)
+            if now is not None and (then.tokens_sha256, then.window) == (now.tokens_sha256, now.window):
+                yield str(GateId("perplexity", corpus)), Paired.of_corpus(corpus, then, now, same_key=False)
+        for task, earlier in old.zero_shot.items():
+            later = new.zero_shot.get(task)
+            if later is not None and earlier.metric == later.metric:
                 scores = before.scores(recipe, task), after.scores(recipe, task)
-                yield f"zero-shot:{task}", Paired.of_task(task, (ours, theirs), scores, same_key=False)
+                figure = Paired.of_task(task, (earlier, later), scores, same_key=False)
+                yield str(GateId("zero-shot", task)), figure

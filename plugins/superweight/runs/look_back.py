@@ -8,12 +8,11 @@ from pathlib import Path
 from superweight.errors import InfraError
 from superweight.runs.compare import RunComparison, compare_runs
 from superweight.runs.compare_cells import GateLookup
-from superweight.runs.document import RunDocument
+from superweight.runs.document import LookBack, RunDocument
 from superweight.runs.drift import FigureAlarm
 from superweight.runs.drift_alarms import drift_alarms
 from superweight.runs.history import append_run, last_snapshot, read_history
 from superweight.runs.release_baselines import first_baseline, read_baseline
-from superweight.runs.retrospect import LookBack
 from superweight.runs.snapshot import Snapshot
 
 Earlier = Callable[[Snapshot], Snapshot | None]
@@ -40,8 +39,8 @@ def look_back(
 
     """
     notes: list[str] = []
-    releases = _earlier(snapshots, lambda one: read_baseline(baselines, one.tier, one.model), notes)
-    last = _earlier(snapshots, lambda one: last_snapshot(store, one.model, one.tier) if store else None, notes)
+    releases = _earlier(snapshots, lambda now: read_baseline(baselines, now.tier, now.model), notes)
+    last = _earlier(snapshots, lambda now: last_snapshot(store, now.model, now.tier) if store else None, notes)
     kept = ""
     try:
         kept = first_baseline(baselines, document, snapshots)
@@ -60,22 +59,22 @@ def look_back(
 
 def _earlier(snapshots: Sequence[Snapshot], find: Earlier, notes: list[str]) -> dict[str, Snapshot]:
     """What came before each model's snapshot, where there is something that can be read."""
-    found = {}
-    for one in snapshots:
+    by_model = {}
+    for snapshot in snapshots:
         try:
-            earlier = find(one)
+            earlier = find(snapshot)
         except InfraError as error:
             notes.append(str(error))
         else:
-            found.update({one.model: earlier} if earlier else {})
-    return found
+            by_model.update({snapshot.model: earlier} if earlier else {})
+    return by_model
 
 
 def _compared(
     earlier: dict[str, Snapshot], snapshots: Sequence[Snapshot], gates: GateLookup, name: str
 ) -> RunComparison | None:
-    ours = [one for one in snapshots if one.model in earlier]
-    return compare_runs(list(earlier.values()), ours, gates, names=(name, "this run")) if ours else None
+    after = [snapshot for snapshot in snapshots if snapshot.model in earlier]
+    return compare_runs(list(earlier.values()), after, gates, names=(name, "this run")) if after else None
 
 
 def _remembered(
@@ -89,11 +88,11 @@ def _remembered(
     """Add the run to the store; its name there, and what drifts."""
     name, alarms = "", []
     try:
-        name = append_run(store, document, snapshots, {model: one.taken for model, one in releases.items()}).id
+        name = append_run(store, document, snapshots, {model: release.taken for model, release in releases.items()}).id
         history = read_history(store)
         notes += history.notes
-        for one in snapshots:
-            alarms += drift_alarms(history.runs, one, releases.get(one.model), gates)
+        for snapshot in snapshots:
+            alarms += drift_alarms(history.runs, snapshot, releases.get(snapshot.model), gates)
     except InfraError as error:
         notes.append(str(error))
     return name, alarms

@@ -1,4 +1,4 @@
-"""Snapshots of a run: from its document, or from whatever of it lies on disk."""
+"""Reading runs: a run's document, held against itself, and its snapshots, from the document or from a file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,60 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ValidationError
 
 from superweight.errors import InfraError
 from superweight.evidence.measured import CellEvidence, ZeroShot
 from superweight.evidence.recomputed import score_fits
 from superweight.plain_files import read_plain, read_plain_text
-from superweight.runs.document import RunDocument, read_document
+from superweight.runs.document import RunDocument
+from superweight.runs.doubts import doubts_of
 from superweight.runs.snapshot import Snapshot, read_snapshot, snapshot_of
+from superweight.verdict import Reason, combine
 
 DOCUMENT = "evidence.json"
+
+
+def read_document(path: Path) -> RunDocument:
+    """Read `evidence.json`, or the one in a run directory.
+
+    What is not as the run wrote it, or contradicts itself, is INFRA unless it is a REGRESSION; `doubts` says why.
+
+    Raises:
+        InfraError: no such file, not JSON, or not evidence.
+
+    """
+    path = path / DOCUMENT if path.is_dir() else path
+    try:
+        text = read_plain_text(path)
+        document = RunDocument.model_validate_json(text)
+    except OSError as error:
+        raise InfraError(
+            f"{path}: cannot be read ({error.strerror}); expected a run directory or its evidence.json.",
+            reason="not-found",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InfraError(f"{path}: not evidence of a run: not UTF-8 text ({error}).", reason="corrupt") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise InfraError(f"{path}: not evidence of a run: {where}: {first['msg']}.", reason="corrupt") from error
+    return held_in_doubt(document, doubts_of(document, text))
+
+
+def held_in_doubt(document: RunDocument, doubts: Sequence[str]) -> RunDocument:
+    """A document that says at its head why it is not relied on; as it is, if there are no doubts."""
+    if not doubts:
+        return document
+    recorded = document.causes or [Reason(text=text) for text in document.reasons]
+    return document.model_copy(
+        update={
+            "verdict": combine([document.verdict, "INFRA"]),
+            "reasons": [*doubts, *document.reasons],
+            "causes": [*(Reason(text=doubt, outside=True) for doubt in doubts), *recorded],
+            "doubts": list(doubts),
+        }
+    )
 
 
 def snapshots_of(document: RunDocument, evidence: Sequence[CellEvidence] | None = None) -> list[Snapshot]:

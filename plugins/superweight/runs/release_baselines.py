@@ -7,9 +7,14 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from superweight.errors import InfraError
+from superweight.ids import CellId
+from superweight.runs.compare import RunComparison, compare_runs
+from superweight.runs.compare_cells import GateLookup
 from superweight.runs.document import RunDocument
+from superweight.runs.read import read_run, snapshots_of
 from superweight.runs.snapshot import Snapshot, read_snapshot, write_snapshot
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.\-_]*")  # as ids of cards
@@ -47,20 +52,98 @@ def read_baseline(directory: Path, tier: str, model: str) -> Snapshot | None:
     return snapshot
 
 
-def objections(document: RunDocument, snapshots: Sequence[Snapshot]) -> list[str]:
+class Objection(NamedTuple):
+    """Why a run should not become a release baseline."""
+
+    brief: str
+    details: str = ""
+    """What the run's own reasons say, where those are shown elsewhere too."""
+
+    def __str__(self) -> str:
+        return f"{self.brief}: {self.details}" if self.details else self.brief
+
+
+class Promoted(NamedTuple):
+    """A model whose release baseline a run became."""
+
+    model: str
+    tier: str
+    path: Path
+
+
+class Promotion(NamedTuple):
+    """What became of a run that was to be the release baseline.
+
+    Attributes:
+        run: the run directory.
+        objections: why it should not become one.
+        unreadable: baselines that were replaced without a look, and why they could not be read.
+        comparison: with the baselines until now; None if there were none.
+        promoted: models, each with its new baseline; none if the run was not promoted.
+
+    """
+
+    run: Path
+    objections: list[Objection]
+    unreadable: list[str]
+    comparison: RunComparison | None
+    promoted: list[Promoted]
+
+
+def promote_run(run: Path, baselines: Path, gates: GateLookup, *, force: bool = False) -> Promotion:
+    """Make a run the release baseline of each of its models.
+
+    Args:
+        run: the run directory.
+        baselines: directory of the release baselines.
+        gates: finds the gate card that sets a margin, for what changed against the baselines before.
+        force: also a run that is red, asked for a part of its tier, or without its items; and over a baseline that
+            cannot be read.
+
+    Raises:
+        InfraError: the run or a baseline cannot be read, or a baseline cannot be written.
+
+    """
+    document = read_run(run)
+    snapshots = snapshots_of(document)
+    problems = objections(document, snapshots)
+    if (problems and not force) or not snapshots:
+        return Promotion(run, problems, [], None, [])
+    unreadable: list[str] = []
+    earlier = [_until_now(baselines, snapshot, unreadable, force=force) for snapshot in snapshots]
+    before = [snapshot for snapshot in earlier if snapshot is not None]
+    comparison = None
+    if before:
+        models = {snapshot.model for snapshot in before}
+        after = [snapshot for snapshot in snapshots if snapshot.model in models]
+        comparison = compare_runs(before, after, gates, names=("the baseline until now", str(run)))
+    promoted = [Promoted(snapshot.model, snapshot.tier, promote(baselines, snapshot)) for snapshot in snapshots]
+    return Promotion(run, problems, unreadable, comparison, promoted)
+
+
+def _until_now(baselines: Path, snapshot: Snapshot, unreadable: list[str], *, force: bool) -> Snapshot | None:
+    try:
+        return read_baseline(baselines, snapshot.tier, snapshot.model)
+    except InfraError as error:
+        if not force or not os.path.lexists(baseline_path(baselines, snapshot.tier, snapshot.model)):
+            raise
+        unreadable.append(str(error))
+        return None
+
+
+def objections(document: RunDocument, snapshots: Sequence[Snapshot]) -> list[Objection]:
     """Why a run should not become a baseline; empty if it may."""
-    found = []
+    problems = []
     if document.verdict in ("REGRESSION", "INFRA"):
-        because = f": {document.reasons[0]}" if document.reasons else ""
-        found.append(f"the run is {document.verdict}{because}")
+        problems.append(Objection(f"the run is {document.verdict}", "".join(document.reasons[:1])))
     if document.run.left_out:
         left_out = document.run.left_out
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        found.append(f"it was asked for a part of its tier only; left out: {left_out[0]}{more}")
+        problems.append(Objection(f"it was asked for a part of its tier only; left out: {left_out[0]}{more}"))
     if not snapshots:
-        found.append("it measured nothing")
-    found += [f"items are missing: {one}" for snapshot in snapshots for one in _without_scores(snapshot)]
-    return found
+        problems.append(Objection("it measured nothing"))
+    without = [figure for snapshot in snapshots for figure in _without_scores(snapshot)]
+    return problems + [Objection(f"items are missing: {figure}") for figure in without]
 
 
 def promote(directory: Path, snapshot: Snapshot, *, when: str = "") -> Path:
@@ -94,26 +177,22 @@ def first_baseline(directory: Path, document: RunDocument, snapshots: Sequence[S
         InfraError: it cannot be written.
 
     """
-    without = [one for one in snapshots if not os.path.lexists(baseline_path(directory, one.tier, one.model))]
+    without = [each for each in snapshots if not os.path.lexists(baseline_path(directory, each.tier, each.model))]
     if not without:
         return ""
-    names = ", ".join(one.model for one in without)
+    names = ", ".join(snapshot.model for snapshot in without)
     problems = objections(document, without)
     if document.verdict != "PASS" and not problems:
-        problems = [f"the run is {document.verdict}; `superweight baseline RUN` promotes it if it is to be one"]
-    if problems:
-        why = _briefly(problems[0])
+        sentence = f"the run is {document.verdict}; `superweight baseline RUN` promotes it if it is to be one"
+        problems = [Objection(sentence)]
+    if problems:  # a red run's reasons stand above this line already
+        why = problems[0].brief
         return f"{names}: no release baseline in the {document.run.tier} tier yet, and this run is none: {why}"
-    paths = ", ".join(_from_here(promote(directory, one)) for one in without)
+    paths = ", ".join(_from_here(promote(directory, snapshot)) for snapshot in without)
     return (
         f"{names}: first whole run in the {document.run.tier} tier; kept as release baseline in {paths}. Commit it; "
         "`superweight baseline RUN` replaces it"
     )
-
-
-def _briefly(problem: str) -> str:
-    """A red run's reasons stand above this line already."""
-    return problem.partition(": ")[0] if problem.startswith("the run is ") else problem
 
 
 def _from_here(path: Path) -> str:
@@ -122,7 +201,7 @@ def _from_here(path: Path) -> str:
 
 def _without_scores(snapshot: Snapshot) -> list[str]:
     return [
-        f"{snapshot.model}/{recipe} {task}"
+        f"{CellId(snapshot.model, recipe)} {task}"
         for recipe, cell in snapshot.cells.items()
         for task, figure in cell.zero_shot.items()
         if figure.n and not figure.aligned()

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from superweight.errors import InfraError
 from superweight.plain_files import read_plain_text
-from superweight.runs.document import RunDocument, held_in_doubt, read_document
+from superweight.runs.document import RunDocument
 from superweight.runs.doubts import doubts_of
+from superweight.runs.read import held_in_doubt, read_document
 
 _MOST = 2000  # parts that are left out before a document is given up
 

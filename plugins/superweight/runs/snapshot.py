@@ -215,11 +215,11 @@ def snapshot_of(
         environment: machine, device, library versions.
 
     """
-    ours = [cell for cell in cells if cell.model == model]
-    baseline = next((cell for cell in ours if cell.role == "baseline"), None)
-    identity = next((cell.checkpoint for cell in ([baseline] if baseline else []) + ours if cell.checkpoint), {})
-    tasks = sorted({task for cell in ours for task in cell.zero_shot})
-    items = {task: _item_list(cell.zero_shot[task] for cell in ours if task in cell.zero_shot) for task in tasks}
+    measured = [cell for cell in cells if cell.model == model]
+    baseline = next((cell for cell in measured if cell.role == "baseline"), None)
+    identity = next((cell.checkpoint for cell in ([baseline] if baseline else []) + measured if cell.checkpoint), {})
+    tasks = sorted({task for cell in measured for task in cell.zero_shot})
+    items = {task: _item_list(cell.zero_shot[task] for cell in measured if task in cell.zero_shot) for task in tasks}
     return Snapshot(
         schema_version=SNAPSHOT_VERSION,
         model=model,
@@ -235,7 +235,7 @@ def snapshot_of(
         ),
         noise=dict(sorted(baseline.noise.items())) if baseline else {},
         items=items,
-        cells={cell.recipe: _figures(cell, items) for cell in sorted(ours, key=_baseline_first)},
+        cells={cell.recipe: _figures(cell, items) for cell in sorted(measured, key=_baseline_first)},
     )
 
 

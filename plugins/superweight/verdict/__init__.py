@@ -1,19 +1,23 @@
 """Verdicts: pure functions of evidence."""
 
 from superweight.verdict.cell import gates_of
-from superweight.verdict.decide import JudgedCell, RunVerdict, combine, judge_cell, judge_run, unmeasured
+from superweight.verdict.decide import JudgedCell, Reason, RunVerdict, judge_cell, judge_run, unmeasured
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
 from superweight.verdict.quality import judge_perplexity, judge_zero_shot
-from superweight.verdict.result import GateResult, infra_gate
+from superweight.verdict.result import DECIDING, SEVERITY, GateResult, combine, decides, infra_gate, severity
 from superweight.verdict.rules import Rules
 from superweight.verdict.stopping import may_stop
 
 __all__ = [
+    "DECIDING",
+    "SEVERITY",
     "GateResult",
     "JudgedCell",
+    "Reason",
     "Rules",
     "RunVerdict",
     "combine",
+    "decides",
     "gates_of",
     "infra_gate",
     "judge_cell",
@@ -24,5 +28,6 @@ __all__ = [
     "judge_super_weights",
     "judge_zero_shot",
     "may_stop",
+    "severity",
     "unmeasured",
 ]

@@ -10,9 +10,10 @@ from scipy import special
 
 from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS, GateCard, GateKind
 from superweight.evidence.measured import CellEvidence, Failure
+from superweight.ids import GateId
 from superweight.statistics.multiplicity import holm
 from superweight.verdict import quality
-from superweight.verdict.explain.message import with_argument
+from superweight.verdict.explain.message import with_argument, worded
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
 from superweight.verdict.margins import below_noise_floor, expired, warnings, why_not_applicable
 from superweight.verdict.result import QUALITY, GateResult, Kind, infra_gate
@@ -34,14 +35,19 @@ def gates_of(
 
     """
     if cell.role == "baseline":
-        gates = [_waived(gate, cell, rules) for gate in _baseline_gates(cell)]
+        gates = [_waived(_summed_up(gate), cell, rules) for gate in _baseline_gates(cell)]
     else:
-        theirs = baseline or CellEvidence(model=cell.model, recipe="baseline", role="baseline")
-        gates = [*_integrity_gates(cell), *quality_gates(cell, theirs, rules)]
+        uncompressed = baseline or CellEvidence(model=cell.model, recipe="baseline", role="baseline")
+        gates = [_summed_up(gate) for gate in (*_integrity_gates(cell), *quality_gates(cell, uncompressed, rules))]
         gates = _as_one_family(gates, rules.planned.get(cell.id, 0))
         gates = [_waived(gate, cell, rules) for gate in gates]
-        gates = [with_argument(gate, cell, theirs, gates, rules, run) for gate in gates]
-    return gates + [_failed(failure, cell) for failure in cell.failures]
+        gates = [with_argument(gate, cell, uncompressed, gates, rules, run) for gate in gates]
+    return [worded(gate) for gate in gates] + [_failed(failure, cell) for failure in cell.failures]
+
+
+def _summed_up(gate: GateResult) -> GateResult:
+    """A gate as it was judged, whose message is one line; `worded` adds all else below it."""
+    return gate if gate.summary else gate.model_copy(update={"summary": gate.message})
 
 
 def quality_gates(cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> Iterator[GateResult]:
@@ -55,8 +61,8 @@ def quality_gates(cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> I
 
 
 def _baseline_gates(cell: CellEvidence) -> Iterator[GateResult]:
-    if (found := cell.detection) is not None:
-        yield judge_detection(cell, found.get("card", []), known=found.get("known", False))
+    if cell.detection is not None:
+        yield judge_detection(cell.detection)
     for corpus, figure in cell.perplexity.items():
         yield quality.baseline_perplexity(corpus, figure)
     for task, answers in cell.zero_shot.items():
@@ -101,20 +107,18 @@ def _with_provenance(
     if gate.verdict == "INFRA":
         return gate
     machine = cell.checkpoint.get("environment", {})
-    of = gate.gate.partition(":")[2]
-    figure = cell.perplexity[of] if card.kind in CORPUS_KINDS else cell.zero_shot[of]
+    figure = cell.perplexity[gate.of] if card.kind in CORPUS_KINDS else cell.zero_shot[gate.of]
     planned = figure.planned or gate.planned or 0
     found = why_not_applicable(
         card, planned=planned, device_class=machine.get("device class", ""), today=rules.today
     ) or _below_noise(card, gate, baseline)
     if found is None:
-        return gate.model_copy(
-            update={"details": gate.details | {"notes": warnings(card, versions=machine, today=rules.today)}}
-        )
+        notes = warnings(card, versions=machine, today=rules.today)
+        return gate.model_copy(update={"notes": notes, "details": gate.details | {"notes": notes}})
     reason, sentence = found
-    message = f"not judged ({reason}): {sentence}\n{gate.message}"
     unjudged = {"p_pass": None, "p_regression": None, "needed": None}
-    return gate.model_copy(update=unjudged | {"verdict": "INFRA", "reason": reason, "message": message})
+    argument = {"summary": f"not judged ({reason}): {sentence}", "findings": [gate.message]}
+    return gate.model_copy(update=unjudged | argument | {"verdict": "INFRA", "reason": reason})
 
 
 def _below_noise(card: GateCard, gate: GateResult, baseline: CellEvidence) -> tuple[str, str] | None:
@@ -145,11 +149,11 @@ def _corrected(gate: GateResult, p: float | None, family: int) -> GateResult:
     gate = gate.model_copy(update={"p_adjusted": p})
     if gate.verdict != "REGRESSION" or p <= alpha:
         return gate
-    message = (
-        f"{gate.message}; by itself this would be a regression (p = {gate.p_regression:.2g}), but one of {family} "
+    summary = (
+        f"{gate.summary}; by itself this would be a regression (p = {gate.p_regression:.2g}), but one of {family} "
         f"gates comes out like this by chance too often (p = {p:.2g} after correction)"
     )
-    update = {"verdict": "INCONCLUSIVE", "message": message, "needed": _needed(gate, alpha / family)}
+    update = {"verdict": "INCONCLUSIVE", "summary": summary, "needed": _needed(gate, alpha / family)}
     return gate.model_copy(update=update)
 
 
@@ -173,8 +177,7 @@ def _waived(gate: GateResult, cell: CellEvidence, rules: Rules) -> GateResult:
         record = {"id": waiver.id, "ticket": waiver.ticket, "expires": waiver.expires, "why": waiver.why}
         return gate.model_copy(update={"waiver": record})
     late = [expired(card, rules.today) for card in rules.book.expired(cell.model, cell.recipe, gate.gate, rules.today)]
-    told = [sentence for sentence in late if sentence]
-    return gate.model_copy(update={"message": "\n".join([gate.message, *told])}) if told else gate
+    return gate.model_copy(update={"expired_waivers": [sentence for sentence in late if sentence]})
 
 
 def _no_baseline(gate: str, kind: Kind) -> GateResult:
@@ -184,8 +187,9 @@ def _no_baseline(gate: str, kind: Kind) -> GateResult:
 
 def _failed(failure: Failure, cell: CellEvidence) -> GateResult:
     """What could not be measured is INFRA; a reference that changes super weights has nothing to show without any."""
-    kind: Kind = next((kind for kind in _KINDS if failure.stage.split(":")[0] == kind), "measurement")
+    kind: Kind = next((kind for kind in _KINDS if GateId.parse(failure.stage).kind == kind), "measurement")
     gate = infra_gate(failure.stage, kind, failure)
     if failure.reason != "not-applicable" or not cell.not_applicable:
         return gate
-    return gate.model_copy(update={"verdict": "INCONCLUSIVE", "message": f"not applicable: {failure.message}"})
+    summary, *findings = f"not applicable: {failure.message}".split("\n")
+    return worded(gate.model_copy(update={"verdict": "INCONCLUSIVE", "summary": summary, "findings": findings}))

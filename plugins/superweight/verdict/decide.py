@@ -8,7 +8,7 @@ from pydantic import Field
 
 from superweight.evidence.measured import CellEvidence, Record, Verdict
 from superweight.statistics.multiplicity import holm
-from superweight.verdict.result import QUALITY, GateResult
+from superweight.verdict.result import QUALITY, GateResult, combine, decides
 
 
 class JudgedCell(Record):
@@ -30,18 +30,8 @@ class JudgedCell(Record):
         return self.verdict in ("REGRESSION", "INFRA")
 
 
-def combine(verdicts: Iterable[Verdict]) -> Verdict:
-    """A proven regression outweighs what could not be measured, which outweighs what could not be decided.
-
-    Nothing measured is INFRA: silence is not a pass.
-    """
-    found = set(verdicts)
-    order: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
-    return next((verdict for verdict in order if verdict in found), "INFRA")
-
-
 def _standing(gates: Iterable[GateResult]) -> Verdict:
-    """As `combine`, waived gates left out; a cell whose every gate is waived passes, since somebody answers for it."""
+    """The worst, waived gates left out; a cell whose every gate is waived passes, since somebody answers for it."""
     gates = list(gates)
     counted = [gate.verdict for gate in gates if gate.waiver is None]
     return "PASS" if gates and not counted else combine(counted)
@@ -74,28 +64,38 @@ def unmeasured(verdict: Verdict, gates: Sequence[GateResult]) -> bool:
     return verdict == "INFRA" and all(other in ("PASS", "INFRA") for other in others)
 
 
+def _behind(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verdict) -> list[GateResult]:
+    """The gates that a cell's verdict comes from, waived ones left out; none of a PASS."""
+    standing = [gate for gate in gates if gate.waiver is None]
+    behind = [gate for gate in standing if gate.verdict == verdict != "PASS"]
+    if evidence.role == "control" and not behind:
+        return [gate for gate in gates if gate.verdict not in ("PASS", verdict)]  # what makes it show nothing
+    return behind
+
+
 def _argument(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verdict) -> str:
     waived = [gate for gate in gates if gate.waiver is not None]
-    failed = [gate for gate in gates if gate.verdict == verdict and verdict != "PASS" and gate not in waived]
-    if evidence.role == "control" and not failed:
-        failed = [gate for gate in gates if gate.verdict not in ("PASS", verdict)]  # what makes it show nothing
-    reasons = list(dict.fromkeys(gate.message.splitlines()[0] for gate in failed))  # one cause may stop several
+    behind = _behind(evidence, gates, verdict)
+    summaries = list(dict.fromkeys(gate.headline for gate in behind))  # one cause may stop several
     cleared = f"{len(gates) - len(waived)} of {len(gates)}" if waived else f"all {len(gates)}"
-    text = "; ".join(reasons) or ("nothing was measured" if not gates else f"{cleared} gates cleared")
+    text = "; ".join(summaries) or ("nothing was measured" if not gates else f"{cleared} gates cleared")
     text += "".join(f"; {_waiver(gate)}" for gate in waived)
     text += "".join(f"; {gate.gate}: {flag}" for gate in gates for flag in gate.flags)
-    if evidence.role == "control":
-        seen = "so this gate cannot be trusted"
-        if verdict == evidence.expects:
-            seen = "as it must be"
-        elif unmeasured(verdict, gates):
-            seen = "so nothing vouches for this gate"
-        instead = ""
-        if evidence.stands_in:
-            did = evidence.recipe_parameters.get("kind")
-            instead = f" ({did}, since no super weight is known for {evidence.stands_in})"
-        return f"control expected {evidence.expects}, got {verdict}, {seen}{instead}. {text}"
-    return text
+    return f"{_control_clause(evidence, gates, verdict)} {text}" if evidence.role == "control" else text
+
+
+def _control_clause(evidence: CellEvidence, gates: Sequence[GateResult], verdict: Verdict) -> str:
+    """Whether a control got the verdict that it must get, and what follows if not."""
+    meaning = "so this gate cannot be trusted"
+    if verdict == evidence.expects:
+        meaning = "as it must be"
+    elif unmeasured(verdict, gates):
+        meaning = "so nothing vouches for this gate"
+    instead = ""
+    if evidence.stands_in:
+        kind = evidence.recipe_parameters.get("kind")
+        instead = f" ({kind}, since no super weight is known for {evidence.stands_in})"
+    return f"control expected {evidence.expects}, got {verdict}, {meaning}{instead}."
 
 
 def _waiver(gate: GateResult) -> str:
@@ -103,11 +103,32 @@ def _waiver(gate: GateResult) -> str:
     return f"{gate.gate} {gate.verdict} is waived until {waiver.get('expires')} ({waiver.get('ticket')})"
 
 
+class Reason(Record):
+    """Something that drove the verdict of a run."""
+
+    cell: str = Field(default="", description="`model/recipe`; empty if it happened outside any cell")
+    gates: list[str] = Field(default_factory=list, description="gates of the cell behind it, waived ones included")
+    text: str = Field(description="a sentence or two")
+    by_chance: bool = Field(
+        default=False,
+        description="among so many candidates one looks like this too often: it decides the cell and not the run",
+    )
+    outside: bool = Field(default=False, description="went wrong outside any cell")
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.text}" if self.cell else self.text
+
+
 class RunVerdict(Record):
     """One decision for the run, with what drove it."""
 
     verdict: Verdict
-    reasons: list[str] = Field(default_factory=list)
+    causes: list[Reason] = Field(default_factory=list)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The causes as sentences."""
+        return [str(cause) for cause in self.causes]
 
 
 def judge_run(cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunVerdict:
@@ -119,34 +140,47 @@ def judge_run(cells: Sequence[JudgedCell], outside: Sequence[str] = ()) -> RunVe
     baselines the worst verdict stands, regressions corrected for the number of candidates (Holm): where many
     candidates are tried, one that fails by chance leaves the run undecided, not failed.
     """
-    broken = [c for c in cells if c.evidence.role == "control" and c.red]
-    unread = [c for c in cells if c.evidence.role == "reference" and c.red]
-    deciding = [c for c in cells if c.evidence.role in ("baseline", "candidate")]
-    chance = _by_chance([c for c in deciding if c.evidence.role == "candidate"])
-    verdicts: list[Verdict] = ["INCONCLUSIVE" if c.evidence.id in chance else c.verdict for c in deciding]
+    missed = [cell for cell in cells if cell.evidence.role == "control" and cell.red]
+    unread = [cell for cell in cells if cell.evidence.role == "reference" and cell.red]
+    deciding = [cell for cell in cells if decides(cell.evidence.role)]
+    chance = _by_chance([cell for cell in deciding if cell.evidence.role == "candidate"])
+    verdicts: list[Verdict] = ["INCONCLUSIVE" if cell.evidence.id in chance else cell.verdict for cell in deciding]
     if unread or outside or not cells:
         verdicts.append("INFRA")
-    verdict = "INFRA" if broken else combine(verdicts or ["PASS"])
-    waived = [c for c in cells if c.verdict == "PASS" and any(gate.waiver for gate in c.gates)]
-    silent = [c for c in broken if unmeasured(c.verdict, c.gates)]
-    contrary = [c for c in broken if c not in silent]
-    drivers = [*contrary, *unread, *(c for c in deciding if c.verdict != "PASS"), *waived, *silent]
-    reasons = [*outside, *(f"{c.evidence.id}: {c.argument}{chance.get(c.evidence.id, '')}" for c in drivers)]
-    return RunVerdict(verdict=verdict, reasons=reasons if cells else ["no cell was measured", *reasons])
+    verdict = "INFRA" if missed else combine(verdicts or ["PASS"])
+    waived = [cell for cell in cells if cell.verdict == "PASS" and any(gate.waiver for gate in cell.gates)]
+    silent = [cell for cell in missed if unmeasured(cell.verdict, cell.gates)]
+    contrary = [cell for cell in missed if cell not in silent]
+    drivers = [*contrary, *unread, *(cell for cell in deciding if cell.verdict != "PASS"), *waived, *silent]
+    happened = ([] if cells else ["no cell was measured"]) + list(outside)
+    causes = [Reason(text=text, outside=True) for text in happened]
+    causes += [_reason(cell, chance.get(cell.evidence.id, "")) for cell in drivers]
+    return RunVerdict(verdict=verdict, causes=causes)
+
+
+def _reason(cell: JudgedCell, chance: str) -> Reason:
+    behind = _behind(cell.evidence, cell.gates, cell.verdict)
+    waived = [gate for gate in cell.gates if gate.waiver is not None and gate not in behind]
+    return Reason(
+        cell=cell.evidence.id,
+        gates=[gate.gate for gate in (*behind, *waived)],
+        text=f"{cell.argument}{chance}",
+        by_chance=bool(chance),
+    )
 
 
 def _by_chance(candidates: Sequence[JudgedCell]) -> dict[str, str]:
     """Regressions that do not stand once corrected for the number of candidates, with what to say of them."""
     smallest = [_smallest_p(cell) for cell in candidates]
     adjusted = holm([p for p, _ in smallest])
-    found = {}
+    sentences = {}
     for cell, (p, alpha), corrected in zip(candidates, smallest, adjusted, strict=True):
         if cell.verdict == "REGRESSION" and corrected > alpha:
-            found[cell.evidence.id] = (
+            sentences[cell.evidence.id] = (
                 f"; of {len(candidates)} candidates one looks like this by chance too often (p = {p:.2g}, "
                 f"{corrected:.2g} after correction), so it decides this cell and not the run"
             )
-    return found
+    return sentences
 
 
 def _smallest_p(cell: JudgedCell) -> tuple[float, float]:
@@ -157,5 +191,5 @@ def _smallest_p(cell: JudgedCell) -> tuple[float, float]:
     standing = [gate for gate in cell.gates if gate.waiver is None]
     if any(gate.verdict == "REGRESSION" and gate.p_adjusted is None for gate in standing):
         return 0.0, 1.0
-    found = [(gate.p_adjusted, gate.alpha) for gate in standing if gate.p_adjusted is not None and gate.alpha]
-    return min(found, key=lambda one: one[0] / one[1], default=(1.0, 1.0))
+    tested = [(gate.p_adjusted, gate.alpha) for gate in standing if gate.p_adjusted is not None and gate.alpha]
+    return min(tested, key=lambda pair: pair[0] / pair[1], default=(1.0, 1.0))

@@ -7,11 +7,12 @@ answer many questions differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from superweight.evidence.measured import Perplexity, ZeroShot, item_key
 from superweight.verdict.answers import Answer, Item, answer, log_likelihoods, one_line
+from superweight.verdict.result import ChangedAnswer, WindowLoss
 
 _TEXT = 80  # characters of a question, of one line of a report
 _ANSWER = 40
@@ -46,25 +47,6 @@ class Flip(NamedTuple):
         return f"{words[self.was_right]} → {words[self.is_right]}"
 
 
-class WindowLoss(NamedTuple):
-    """A window of text under both models.
-
-    Attributes:
-        window: its place in the text.
-        before: the baseline's mean negative log-likelihood, nats a token.
-        after: the candidate's.
-    """
-
-    window: int
-    before: float
-    after: float
-
-    @property
-    def loss(self) -> float:
-        """What the candidate lost, nats a token."""
-        return self.after - self.before
-
-
 def flips(baseline: ZeroShot, candidate: ZeroShot, *, short: bool = True) -> list[Flip]:
     """Items whose chosen answer changed, the largest shift first.
 
@@ -76,18 +58,18 @@ def flips(baseline: ZeroShot, candidate: ZeroShot, *, short: bool = True) -> lis
         short: cut questions and answers to what fits a line.
 
     """
-    found = []
-    for theirs, ours, before, after in _both(baseline, candidate):
+    changed = []
+    for item, candidates_item, before, after in _both(baseline, candidate):
         generated = isinstance(before.chosen, str)
         if before.chosen == after.chosen or (generated and before.right == after.right):
             continue
-        old, new, text = before.words, after.words, one_line(str(theirs.get("text", "")))
+        old, new, text = before.words, after.words, one_line(str(item.get("text", "")))
         if short:
             old, new = _apart(old, new)
             text = _shortened(text[::-1], _TEXT)[::-1]  # what a question ends with matters
-        shift = _shift(theirs, ours, before, after)
-        found.append(Flip(int(theirs["doc_id"]), text, old, new, before.right, after.right, shift))
-    return sorted(found, key=lambda flip: -math.inf if flip.shift is None else flip.shift, reverse=True)
+        shift = _shift(item, candidates_item, before, after)
+        changed.append(Flip(int(item["doc_id"]), text, old, new, before.right, after.right, shift))
+    return sorted(changed, key=lambda flip: -math.inf if flip.shift is None else flip.shift, reverse=True)
 
 
 def compared(baseline: ZeroShot, candidate: ZeroShot) -> int:
@@ -95,31 +77,54 @@ def compared(baseline: ZeroShot, candidate: ZeroShot) -> int:
     return sum(1 for _ in _both(baseline, candidate))
 
 
-def directions(found: Iterable[Flip]) -> dict[str, int]:
+def directions(changed: Iterable[Flip]) -> dict[str, int]:
     """How many flips went each way, by `Flip.direction`; the three that are known both ways are always there."""
     counts = {"right → wrong": 0, "wrong → right": 0, "wrong → wrong": 0}
-    for flip in found:
+    for flip in changed:
         counts[flip.direction] = counts.get(flip.direction, 0) + 1
     return counts
 
 
-def flips_text(found: Sequence[Flip], most: int = 5) -> str:
-    """A line of counts, and one for each of the first few flips.
+def largest_shifts(changed: Sequence[Flip], most: int = 5) -> list[ChangedAnswer]:
+    """The first few flips, as a gate keeps them.
 
     Args:
-        found: as `flips` returns them.
-        most: how many are listed.
+        changed: as `flips` returns them.
+        most: how many are kept.
 
     """
-    if not found:
-        return "no answer changed"
-    counts = ", ".join(f"{count} {way}" for way, count in directions(found).items() if count)
-    head = f"{len(found)} answer{'' if len(found) == 1 else 's'} changed: {counts}"
-    lines = [
-        f"item {flip.doc_id} ({flip.direction}{_gained(flip.shift)}): {flip.text} | {flip.before} → {flip.after}"
-        for flip in found[:most]
+    return [
+        ChangedAnswer(
+            doc_id=flip.doc_id,
+            direction=flip.direction,
+            shift=flip.shift,
+            text=flip.text,
+            before=flip.before,
+            after=flip.after,
+        )
+        for flip in changed[:most]
     ]
-    return "\n".join([head + ("; the largest shifts:" if 0 < most < len(found) else ""), *lines])
+
+
+def answers_text(counts: Mapping[str, int], listed: Sequence[ChangedAnswer]) -> str:
+    """A line of counts, and one for each listed answer.
+
+    Args:
+        counts: how many answers changed each way, as `directions` gives them.
+        listed: those to be named.
+
+    """
+    total = sum(counts.values())
+    if not total:
+        return "no answer changed"
+    ways = ", ".join(f"{count} {way}" for way, count in counts.items() if count)
+    head = f"{total} answer{'' if total == 1 else 's'} changed: {ways}"
+    lines = [
+        f"item {answer.doc_id} ({answer.direction}{_gained(answer.shift)}): {answer.text} | "
+        f"{answer.before} → {answer.after}"
+        for answer in listed
+    ]
+    return "\n".join([head + ("; the largest shifts:" if 0 < len(listed) < total else ""), *lines])
 
 
 def worst_windows(baseline: Perplexity, candidate: Perplexity, most: int = 5) -> list[WindowLoss]:
@@ -133,35 +138,37 @@ def worst_windows(baseline: Perplexity, candidate: Perplexity, most: int = 5) ->
 
     """
     before, after = baseline.by_window(baseline.nll), candidate.by_window(candidate.nll)
-    found = [WindowLoss(window, before[window], after[window]) for window in sorted(before.keys() & after.keys())]
-    told = [one for one in found if not math.isnan(one.loss)]
-    return sorted(told, key=lambda one: one.loss, reverse=True)[:most]
+    losses = {window: after[window] - before[window] for window in sorted(before.keys() & after.keys())}
+    comparable = [window for window, loss in losses.items() if not math.isnan(loss)]
+    largest = sorted(comparable, key=losses.__getitem__, reverse=True)[:most]
+    return [WindowLoss(window=window, before=before[window], after=after[window]) for window in largest]
 
 
-def describe_windows(windows: Iterable[WindowLoss]) -> str:
+def windows_text(windows: Iterable[WindowLoss]) -> str:
     """One line a window, with its place in the text and nats a token."""
     return "\n".join(
-        f"window {one.window}: {one.before:.3f} → {one.after:.3f} nats a token ({one.loss:+.3f})" for one in windows
+        f"window {each.window}: {each.before:.3f} → {each.after:.3f} nats a token ({each.loss:+.3f})"
+        for each in windows
     )
 
 
 def _both(baseline: ZeroShot, candidate: ZeroShot) -> Iterator[tuple[Item, Item, Answer, Answer]]:
     """Items that both models have, and both answers, where both can be told."""
-    ours = {item_key(item): item for item in candidate.items if "doc_id" in item and "doc_hash" in item}
-    for theirs in baseline.items:
-        if not ("doc_id" in theirs and "doc_hash" in theirs and item_key(theirs) in ours):
+    known = {item_key(item): item for item in candidate.items if "doc_id" in item and "doc_hash" in item}
+    for item in baseline.items:
+        if not ("doc_id" in item and "doc_hash" in item and item_key(item) in known):
             continue
-        item = ours[item_key(theirs)]
-        before, after = answer(theirs, baseline.metric), answer(item, candidate.metric)
+        candidates_item = known[item_key(item)]
+        before, after = answer(item, baseline.metric), answer(candidates_item, candidate.metric)
         if before is not None and after is not None:
-            yield theirs, item, before, after
+            yield item, candidates_item, before, after
 
 
-def _shift(theirs: Item, ours: Item, before: Answer, after: Answer) -> float | None:
+def _shift(item: Item, candidates_item: Item, before: Answer, after: Answer) -> float | None:
     """(new − old) under the candidate, less the same under the baseline; of one continuation, its own change."""
     if isinstance(before.chosen, str) or isinstance(after.chosen, str):
         return None
-    (_, base), (_, found) = log_likelihoods(theirs), log_likelihoods(ours)
+    (_, base), (_, found) = log_likelihoods(item), log_likelihoods(candidates_item)
     if len(base) != len(found):
         return None
 

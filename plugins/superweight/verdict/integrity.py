@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from superweight.evidence.measured import CellEvidence, Coverage
+from superweight.evidence.measured import CellEvidence, ClaimedWeight, Coverage, DetectionEvidence, ExaminedWeight
 from superweight.verdict.result import GateResult
 
 _NONE = "no super weight found: zeroing no single candidate of any down projection makes the model clearly worse"
@@ -29,6 +28,8 @@ def judge_super_weights(cell: CellEvidence) -> GateResult:
         kind="super-weights",
         verdict="REGRESSION" if lost and cell.promises else "PASS",
         message="\n".join([head, *lines]),
+        summary=head,
+        findings=lines,
         metric="survived",
         value=float(kept),
         baseline=float(len(cell.super_weights)),
@@ -58,18 +59,21 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
         problems.append("the recipe gives no size")
     elif not 0 < cell.size.compressed_bits_per_weight <= 64:
         problems.append(f"{cell.size.compressed_bits_per_weight} bits per weight is not a size")
-    summary = ""
+    counts = ""
     if sanity is not None and cell.size is not None:
-        summary = (
+        counts = (
             f"{len(sanity.changed)} parameters changed, {len(sanity.hooks)} modules' activations; "
             f"{cell.size.compressed_bits_per_weight:.3f} bits per compressed weight, "
             f"{cell.size.model_bits_per_weight:.3f} over the whole model"
         ) + (f"; {describe_coverage(cell.coverage)}" if cell.coverage else "")
+    summary, *findings = problems or [counts]
     return GateResult(
         gate="sanity",
         kind="sanity",
         verdict="REGRESSION" if problems else "PASS",
-        message="\n".join(problems) or summary,
+        message="\n".join([summary, *findings]),
+        summary=summary,
+        findings=findings,
         metric="bits per weight",
         value=cell.size.compressed_bits_per_weight if cell.size else None,
         details={"problems": problems},
@@ -93,55 +97,41 @@ def describe_coverage(coverage: Coverage) -> str:
     )
 
 
-def judge_detection(cell: CellEvidence, claimed: Sequence[Mapping[str, Any]], *, known: bool) -> GateResult:
-    """Whether detection and the model card name the same super weights.
-
-    Args:
-        cell: the baseline cell, with its detection.
-        claimed: the card's super weights as dictionaries with `layer, expert, row, column, status`.
-        known: whether the card makes a claim at all.
-
-    """
-    found = [
-        weight for weight in (cell.detection or {}).get("super_weights", []) if weight["status"] in ("causal", "spoke")
-    ]
-    measured = {_key(weight) for weight in found}
-    must = [weight for weight in claimed if weight["status"] in ("causal", "spoke", "corrected")]
-    may = {_key(weight) for weight in claimed if weight["status"] != "inert"}
-    missing = [weight for weight in must if _key(weight) not in measured]
-    extra = [weight for weight in found if _key(weight) not in may] if known else []
-    wrong = [weight for weight in found if weight.get("value_differs")]
-    lists = [
-        f"card:      {_list(claimed)}",
-        f"detection: {_list(found)}",
-    ]
+def judge_detection(detection: DetectionEvidence) -> GateResult:
+    """Whether detection and the model card name the same super weights."""
+    found, claimed = detection.confirmed, detection.card
+    measured = {weight.key for weight in found}
+    allowed = {weight.key for weight in claimed if weight.status != "inert"}
+    required = [weight for weight in claimed if weight.status in ("causal", "spoke", "corrected")]
+    missing = [weight for weight in required if weight.key not in measured]
+    extra = [weight for weight in found if weight.key not in allowed] if detection.known else []
+    wrong = [weight for weight in found if weight.value_differs]
     problems = [f"on the card, but not confirmed by ablation: {_list(missing)}"] if missing else []
     problems += [f"confirmed by ablation, but not on the card: {_list(extra)}"] if extra else []
     problems += (
         [f"the value at {_list(wrong)} is not the one the card gives: is this the right checkpoint?"] if wrong else []
     )
     agreed = f"{len(found)} super weights confirmed by ablation" if found else _NONE
-    agreed += "" if known else "; the card makes no claim"
+    agreed += "" if detection.known else "; the card makes no claim"
+    summary, *more = problems or [agreed]
+    findings = [*more, f"card:      {_list(claimed)}", f"detection: {_list(found)}"]
     return GateResult(
         gate="detection",
         kind="detection",
         verdict="REGRESSION" if problems else "PASS",
-        message="\n".join([*(problems or [agreed]), *lists]),
+        message="\n".join([summary, *findings]),
+        summary=summary,
+        findings=findings,
         metric="super weights",
         value=float(len(found)),
     )
 
 
-def _key(weight: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    expert = weight.get("expert")
-    return (weight["layer"], -1 if expert is None else expert, weight["row"], weight["column"])
+def _list(weights: Sequence[ExaminedWeight | ClaimedWeight]) -> str:
+    return ", ".join(f"{weight} ({weight.status}{_effect(weight)})" for weight in weights) or "none"
 
 
-def _list(weights: Sequence[Mapping[str, Any]]) -> str:
-    def one(weight: Mapping[str, Any]) -> str:
-        expert = "" if weight.get("expert") is None else f" expert {weight['expert']}"
-        effect = weight.get("effect")
-        shown = f", ×{effect:.3g} when zeroed" if isinstance(effect, float) else ""
-        return f"layer {weight['layer']}{expert} [{weight['row']}, {weight['column']}] ({weight['status']}{shown})"
-
-    return ", ".join(one(weight) for weight in weights) or "none"
+def _effect(weight: ExaminedWeight | ClaimedWeight) -> str:
+    if not isinstance(weight, ExaminedWeight) or weight.effect is None:
+        return ""
+    return f", ×{weight.effect:.3g} when zeroed"

@@ -16,9 +16,7 @@ from superweight.verdict.amounts import as_percent
 from superweight.verdict.chance import nothing_to_lose
 from superweight.verdict.flips import compared, flips
 from superweight.verdict.margins import loss_margin
-from superweight.verdict.result import GateResult, Kind, infra_gate
-
-TOO_GOOD = "too good to be true"
+from superweight.verdict.result import GateResult, Kind, Oddity, infra_gate
 
 _BROKEN = "the uncompressed model itself gives no number, so nothing can be compared with it"
 _CERTAIN: dict[str, Any] = {"verdict": "REGRESSION", "p_pass": 1.0, "p_regression": 0.0, "needed": None}
@@ -266,6 +264,7 @@ def _gate(
     elif comparison.p_regression <= design.alpha:
         verdict = "REGRESSION"
     margin = loss_margin(card)
+    oddities = _oddities(kind, comparison.interval, margin)
     gate = GateResult(
         gate=f"{kind}:{of}",
         kind=kind,
@@ -280,7 +279,8 @@ def _gate(
         p_regression=comparison.p_regression,
         method=comparison.method,
         needed=n_to_decide(comparison, margin=margin, alpha=design.alpha) if verdict == "INCONCLUSIVE" else None,
-        flags=_flags(kind, comparison.interval, margin),
+        flags=[oddity.text for oddity in oddities],
+        oddities=oddities,
         card=card.id,
         why=card.why,
         **figures,
@@ -312,9 +312,10 @@ def _bounded(gate: GateResult, card: GateCard) -> GateResult:
     return gate.model_copy(update=_CERTAIN | {"message": message})
 
 
-def _flags(kind: Kind, loss: Interval, margin: float) -> list[str]:
+def _oddities(kind: Kind, loss: Interval, margin: float) -> list[Oddity]:
     if kind in ("perplexity", "zero-shot") and loss.high < -margin:
-        return [f"{TOO_GOOD}: better than the uncompressed model by more than the margin"]
+        sentence = "too good to be true: better than the uncompressed model by more than the margin"
+        return [Oddity(kind="too-good", text=sentence)]
     return []
 
 

@@ -75,13 +75,13 @@ def cell_view(cell: CellDocument, flips: list[TaskFlips]) -> CellView:
 
 def column(cell: CellDocument, gate: str) -> tuple[str, float | None, str]:
     """A figure for the table of cells: its text, by what it is sorted, and its verdict."""
-    found = next((one for one in cell.gates if one.gate == gate), None)
-    if found is None:
+    result = next((each for each in cell.gates if each.gate == gate), None)
+    if result is None:
         return "", None, ""
-    if found.difference is None:
-        text = "not measured" if found.verdict == "INFRA" else number(found.value, found.metric)
-        return text, None, found.verdict  # no change, so it has no place among changes
-    return difference(found).partition(" [")[0], found.difference, found.verdict
+    if result.difference is None:
+        text = "not measured" if result.verdict == "INFRA" else number(result.value, result.metric)
+        return text, None, result.verdict  # no change, so it has no place among changes
+    return difference(result).value, result.difference, result.verdict
 
 
 def _gate(gate: GateResult, cell: CellDocument) -> GateView:
@@ -90,8 +90,8 @@ def _gate(gate: GateResult, cell: CellDocument) -> GateView:
     left = (gate.planned or 0) - (gate.n or 0)
     return GateView(
         gate=gate,
-        figures=_rewritten(gate) if gate.kind == "sanity" else figures,
-        change=difference(gate),
+        figures=_rewritten(gate, cell) if gate.kind == "sanity" else figures,
+        change=str(difference(gate)),
         drawn=interval_svg(gate),
         margin=margin(gate),
         n=count(gate),
@@ -115,9 +115,11 @@ def _saved(gate: GateResult, cell: CellDocument, left: int) -> str:
     return f"{left} saved" if pursued else f"{left} saved: another gate had decided"
 
 
-def _rewritten(gate: GateResult) -> str:
-    """What a recipe changed, from the first words of the gate's argument."""
-    return gate.message.partition(",")[0].partition(";")[0].splitlines()[0] if gate.message else ""
+def _rewritten(gate: GateResult, cell: CellDocument) -> str:
+    """What a recipe changed, or what it should not have done."""
+    if problems := gate.details.get("problems"):
+        return str(problems[0])
+    return "" if cell.sanity is None else f"{len(cell.sanity.changed)} parameters changed"
 
 
 def _short(value: Any) -> str:

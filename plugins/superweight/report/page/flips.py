@@ -88,15 +88,15 @@ def flipped(document: RunDocument, directory: Path | None) -> Flipped:
     return Flipped(found, notes)
 
 
-def _changed(theirs: ZeroShot | None, ours: ZeroShot | None, count: int) -> list[Flip] | None:
+def _changed(baseline: ZeroShot | None, candidate: ZeroShot | None, count: int) -> list[Flip] | None:
     """The flips, if they are as many as the run itself found; None if the tables are not the run's."""
-    if theirs is None or ours is None:
+    if baseline is None or candidate is None:
         return None
     try:
-        found = flips(theirs, ours, short=False)
+        changed = flips(baseline, candidate, short=False)
     except Exception:  # whatever a damaged table may hold
         return None
-    return found if len(found) == count else None
+    return changed if len(changed) == count else None
 
 
 def _counted(cell: CellDocument) -> Iterator[tuple[str, int]]:
@@ -105,7 +105,7 @@ def _counted(cell: CellDocument) -> Iterator[tuple[str, int]]:
         return
     for gate in cell.gates:
         if gate.kind == "zero-shot" and gate.details.get("flips"):
-            yield gate.gate.partition(":")[2], int(gate.details["flips"])
+            yield gate.of, int(gate.details["flips"])
 
 
 def _path(model: str, recipe: str, task: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from superweight.report.format import SYMBOLS
+from superweight.report.overview import rank
 from superweight.runs.document import CellDocument, RunDocument
 
 _WORDS = {"PASS": "pass", "REGRESSION": "regression", "INCONCLUSIVE": "undecided", "INFRA": "not measured"}
@@ -37,15 +38,15 @@ class Matrix(NamedTuple):
 
 def matrix(document: RunDocument) -> Matrix:
     """Every cell where its model and its recipe meet; None where the run has no such cell."""
-    found = {(cell.model, cell.recipe): cell for cell in document.cells}
+    by_place = {(cell.model, cell.recipe): cell for cell in document.cells}
     models = list(dict.fromkeys(cell.model for cell in document.cells))
-    recipes = list(dict.fromkeys(cell.recipe for cell in sorted(document.cells, key=_rank)))
+    recipes = list(dict.fromkeys(cell.recipe for cell in sorted(document.cells, key=lambda cell: rank(cell.role))))
     informing = {cell.recipe for cell in document.cells} - {c.recipe for c in document.cells if c.role != "reference"}
     down = len(models) >= len(recipes)
     rows, columns = (models, recipes) if down else (recipes, models)
 
     def square(row: str, column: str) -> Square | None:
-        cell = found.get((row, column) if down else (column, row))
+        cell = by_place.get((row, column) if down else (column, row))
         return None if cell is None else _square(cell)
 
     return Matrix(
@@ -55,10 +56,6 @@ def matrix(document: RunDocument) -> Matrix:
         models_down=down,
         aside=0 if down else sum(recipe in informing for recipe in recipes),
     )
-
-
-def _rank(cell: CellDocument) -> int:
-    return {"candidate": 0, "baseline": 1, "control": 2, "reference": 3}[cell.role]
 
 
 def _square(cell: CellDocument) -> Square:

@@ -13,11 +13,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from superweight.cards.gate import REQUIRED_KINDS
 from superweight.evidence.moment import moment
+from superweight.ids import GateId
 from superweight.progress import duration
 from superweight.report.format import SYMBOLS, displayable
 from superweight.report.overview import (
-    decides,
     failed_controls,
     headline,
     in_order,
@@ -40,6 +41,7 @@ from superweight.report.pictures import gallery
 from superweight.report.shippable import candidate_rows
 from superweight.runs.document import SCHEMA_VERSION, RunDocument
 from superweight.runs.history import RunEntry
+from superweight.verdict import decides
 
 _BRIEF = 200  # cells; of more, a page keeps only the arguments of gates that did not pass
 
@@ -81,7 +83,7 @@ def render_html(
             pictures=pictures.models,
             views=views,
             brief=len(views) > _BRIEF,
-            columns=[gate for gate in _gates(document) if gate.startswith(("perplexity:", "zero-shot:"))],
+            columns=[gate for gate in map(GateId.parse, _gates(document)) if gate.kind in REQUIRED_KINDS],
             column=column,
             choices=_choices(document, views),
         )
@@ -136,20 +138,20 @@ def _choices(document: RunDocument, views: Sequence[CellView]) -> dict[str, list
 def _tally(document: RunDocument) -> list[tuple[str, str]]:
     """Counts in words, and how each is coloured; a control that is as expected is no bad news."""
     missed, unread = len(failed_controls(document)), len(silent(document))
-    found = [
+    parts = [
         (f"{_some(n, role)} {SYMBOLS[verdict]} {verdict}", "aside" if missed else str(verdict))
         for role, verdict, n in tally(document)
         if role in ("candidate", "baseline")
     ]
     controls = sum(cell.role == "control" for cell in document.cells)
     if missed:
-        found.append((f"{missed} of {_some(controls, 'control')} ✗ not as expected", "INFRA"))
+        parts.append((f"{missed} of {_some(controls, 'control')} ✗ not as expected", "INFRA"))
     if unread:
-        found.append((f"{unread} of {_some(controls, 'control')} ! not measured", "INFRA"))
+        parts.append((f"{unread} of {_some(controls, 'control')} ! not measured", "INFRA"))
     elif controls and not missed:
-        found.append((f"{_some(controls, 'control')} ✓ as expected", "aside"))
+        parts.append((f"{_some(controls, 'control')} ✓ as expected", "aside"))
     references = sum(cell.role == "reference" for cell in document.cells)
-    return found + ([(f"{_some(references, 'reference')}, which decide nothing", "aside")] if references else [])
+    return parts + ([(f"{_some(references, 'reference')}, which decide nothing", "aside")] if references else [])
 
 
 def _some(n: int, word: str) -> str:

@@ -44,14 +44,14 @@ class ComparisonView(NamedTuple):
 def comparisons(document: RunDocument) -> list[ComparisonView]:
     """Against the release baseline and against the last run, where there are such."""
     earlier = (document.look_back.against_release, document.look_back.against_last)
-    found: list[ComparisonView] = []
+    views: list[ComparisonView] = []
     for comparison in earlier:
         if comparison is not None:
             models = [_model(model) for model in comparison.models]
             brief = [line for model in comparison.models for line in _brief(model, alone=len(models) == 1)]
-            repeats = any(one.brief == brief and _rows(one.models) == _rows(models) for one in found)
-            found.append(_compared(comparison, models, brief, repeats))
-    return found
+            repeats = any(view.brief == brief and _rows(view.models) == _rows(models) for view in views)
+            views.append(_compared(comparison, models, brief, repeats))
+    return views
 
 
 def _compared(comparison: RunComparison, models: list[ModelView], brief: list[str], repeats: bool) -> ComparisonView:
@@ -77,18 +77,18 @@ def _brief(model: ModelComparison, *, alone: bool) -> list[str]:
     """What got worse, what is as it was, and what differs around the runs, in a few lines."""
     about = "" if alone else f"{model.model}: "
     worse = [change for change in model.changes if change.verdict == "REGRESSION" and change.decides]
-    said = [f"{about}Worse: {change.recipe}: {_figure(change)}" for change in worse[:_WORSE]]
-    said += [f"{about}and {len(worse) - _WORSE} more figures are worse"] if len(worse) > _WORSE else []
-    lines = [*said, f"{about}{unchanged(model)}"]
+    lines = [f"{about}Worse: {change.recipe}: {_figure(change)}" for change in worse[:_WORSE]]
+    lines += [f"{about}and {len(worse) - _WORSE} more figures are worse"] if len(worse) > _WORSE else []
+    lines.append(f"{about}{unchanged(model)}")
     if model.surroundings:
-        around = "; ".join(one.describe() for one in model.surroundings[:_WORSE])
+        around = "; ".join(difference.describe() for difference in model.surroundings[:_WORSE])
         lines.append(f"{about}Differs around the runs: {around}{'; …' if len(model.surroundings) > _WORSE else ''}")
     return lines
 
 
 def _figure(change: Change) -> str:
     if change.before is None or change.after is None:
-        return f"{change.gate}: {change.message.splitlines()[0]}"
+        return f"{change.gate}: {change.message}"
     return f"{change.gate} {number(change.before, change.metric)} → {number(change.after, change.metric)}"
 
 
@@ -97,21 +97,19 @@ def _rows(models: list[ModelView]) -> list[list[list[object]]]:
 
 
 def _model(model: ModelComparison) -> ModelView:
-    said = [(f"{SYMBOLS[verdict]} {text}", decides) for verdict, text, decides in sentences(model)]
-    rows = change_rows(model)
-    idle = (rows["before"] == rows["after"]) & rows["verdict"].str.startswith("(")  # nor does it decide anything
+    lines = [(f"{SYMBOLS[verdict]} {text}", decides) for verdict, text, decides in sentences(model)]
     return ModelView(
         model=model.model,
-        before=_told(model),
-        table=rows[~idle],
-        sentences=[text for text, decides in said if decides],
-        asides=[text for text, decides in said if not decides],
+        before=_side_text(model),
+        table=change_rows(model, idle=False),
+        sentences=[text for text, decides in lines if decides],
+        asides=[text for text, decides in lines if not decides],
         unchanged=unchanged(model),
         surroundings=model.surroundings,
     )
 
 
-def _told(model: ModelComparison) -> str:
+def _side_text(model: ModelComparison) -> str:
     side = model.before
     if side is None:
         return "not in the earlier run"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from superweight.evidence.measured import LayerPeaks, Peak
+from superweight.evidence.measured import LayerPeaks, Peak, SuperActivation
 from superweight.report.pictures.figures import first_few
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
@@ -28,7 +28,7 @@ def layer_picture(cells: Sequence[CellDocument]) -> Picture | None:
     shown = _chosen(others)
     names = ["checkpoint", *(cell.recipe for cell in shown)]
     drawn = dict(zip(names, (base, *shown), strict=True))
-    activations = (base.detection or {}).get("super_activations", [])
+    activations = base.detection.super_activations if base.detection else []
     panels = [_drawn(drawn, side, activations) for side in _SIDES]
     return Picture(
         name="activations-by-layer",
@@ -55,7 +55,7 @@ def _chosen(cells: Sequence[CellDocument]) -> list[CellDocument]:
     return sorted(cells, key=key)[:_SERIES]
 
 
-def _drawn(cells: dict[str, CellDocument], side: str, activations: Sequence[dict[str, object]]) -> Panel:
+def _drawn(cells: dict[str, CellDocument], side: str, activations: Sequence[SuperActivation]) -> Panel:
     rows: Rows = [
         {
             "layer": peaks.layer,
@@ -80,7 +80,7 @@ def _drawn(cells: dict[str, CellDocument], side: str, activations: Sequence[dict
     marks = base.mark_point(filled=True, size=28, opacity=1).encode(tooltip="tip:N", description="tip:N")
     if not activations:
         return alt.layer(lines, marks).properties(width=360, height=240, title=_SIDES[side])
-    written = pd.DataFrame({"layer": sorted({int(str(one["layer"])) for one in activations})})
+    written = pd.DataFrame({"layer": sorted({activation.layer for activation in activations})})
     written["label"] = "super activation"
     rule = alt.Chart(written).mark_rule(color="var(--infra)", strokeDash=[2, 2]).encode(x="layer:Q")
     label = (
@@ -96,11 +96,11 @@ def _of(peaks: LayerPeaks, side: str) -> Peak:
     return found
 
 
-def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Sequence[dict[str, object]]) -> str:
+def _finding(base: CellDocument, cells: Sequence[CellDocument], activations: Sequence[SuperActivation]) -> str:
     if not activations:
         return "This model has no super activation: the largest entries by layer"
-    first = max(activations, key=lambda one: abs(float(str(one["value"]))))
-    layer, channel = int(str(first["layer"])), int(str(first["channel"]))
+    first = max(activations, key=lambda activation: abs(activation.value))
+    layer, channel = first.layer, first.channel
     was = _at(base, layer, channel)
     said = f"The super activation that layer {layer} writes ({_short(was)} in channel {channel})"
     if not was:

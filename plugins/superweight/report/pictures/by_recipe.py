@@ -127,7 +127,7 @@ def _short(figure: Figure) -> str:
     """A change that is off the scale: a multiple where per cent would be a long number."""
     if figure.gate.kind == "perplexity" and figure.ratio > _MANIFOLD:
         return as_multiple(figure.ratio)
-    return difference(figure.gate).partition(" [")[0]
+    return difference(figure.gate).value
 
 
 def _left_open(figure: Figure) -> bool:
@@ -198,7 +198,7 @@ def _finding(found: Sequence[Figure], about: _Kind, cells: Sequence[CellDocument
         most = max(lost, key=lambda figure: _share(figure.gate))
         others = [one for one in dict.fromkeys(figure.cell.recipe for figure in lost) if one != most.cell.recipe]
         also = (f", and {first_few(others)} more than is accepted too" if others else "") + also
-        change = difference(most.gate).partition(" [")[0]
+        change = difference(most.gate).value
         return f"{about.word}: {most.cell.recipe} lost {change} on {most.of}, {margin(most.gate)} is accepted{also}"
     if not passed:
         return f"{about.word}: no candidate is shown to pass{also}"
@@ -244,7 +244,7 @@ def _table(found: Sequence[Figure]) -> pd.DataFrame:
                 "on": figure.of,
                 "baseline": number(figure.gate.baseline, figure.gate.metric),
                 "value": number(figure.gate.value, figure.gate.metric),
-                "change [interval]": difference(figure.gate),
+                "change [interval]": str(difference(figure.gate)),
                 "accepted": margin(figure.gate),
                 "n": count(figure.gate),
                 "verdict": verdict_text(figure.gate),

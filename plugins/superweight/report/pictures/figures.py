@@ -40,7 +40,7 @@ def figures(cells: Sequence[CellDocument], kind: str) -> Iterator[Figure]:
     for cell in cells:
         for gate in cell.gates:
             if gate.kind == kind and gate.difference is not None and not math.isnan(gate.difference):
-                yield Figure(cell, gate, gate.gate.partition(":")[2])
+                yield Figure(cell, gate, gate.of)
 
 
 def role_mark(cell: CellDocument) -> str:

@@ -8,15 +8,15 @@ from typing import NamedTuple
 from superweight.errors import InfraError
 from superweight.report.pictures.figures import cells_of
 from superweight.report.pictures.picture import Picture
-from superweight.runs.document import CellDocument, RunDocument
+from superweight.runs.document import RunDocument
 from superweight.runs.history import RunEntry
+from superweight.verdict import SEVERITY, decides, severity
 
 MODELS = 6
 """So many models get pictures in one page, which stays a few megabytes then."""
 
 _BACKGROUND = 2  # so many of them also get the pictures of how they react
 _DECIDING = ("perplexity-by-recipe", "accuracy-by-recipe", "size-and-quality", "history")
-_ORDER = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
 
 
 class Drawn(NamedTuple):
@@ -138,10 +138,6 @@ def _by_need(document: RunDocument) -> list[str]:
     """Models, those that did not pass first."""
     worst: dict[str, int] = {}
     for cell in document.cells:
-        rank = _ORDER.index(cell.verdict) if _decides(cell) else len(_ORDER)
-        worst[cell.model] = min(rank, worst.get(cell.model, len(_ORDER)))
+        rank = severity(cell.verdict) if decides(cell.role) else len(SEVERITY)
+        worst[cell.model] = min(rank, worst.get(cell.model, len(SEVERITY)))
     return sorted(worst, key=lambda model: worst[model])
-
-
-def _decides(cell: CellDocument) -> bool:
-    return cell.role in ("candidate", "baseline")

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
+from superweight.cards.gate import REQUIRED_KINDS
+from superweight.ids import CellId, GateId
 from superweight.report.format import number
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, series_colour, series_dash
@@ -64,10 +66,10 @@ def history_picture(
 
 def _figures(run: RunEntry, model: str) -> Iterator[_Seen]:
     for cell, figures in run.figures.items():
-        of, _, recipe = cell.partition("/")
+        of, recipe = CellId.parse(cell)
         if of == model and run.roles.get(cell) in ("candidate", "reference"):
             for gate, figure in figures.items():
-                if gate.startswith(("perplexity:", "zero-shot:")) and figure.difference is not None:
+                if GateId.parse(gate).kind in REQUIRED_KINDS and figure.difference is not None:
                     yield _Seen(run, recipe, run.roles[cell], gate, figure)
 
 
@@ -83,7 +85,7 @@ def _label(run: RunEntry, place: int) -> str:
 
 def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: Sequence[str]) -> Panel:
     labels = {run.id: _label(run, place) for place, run in enumerate(runs)}
-    kind, _, of = gate.partition(":")
+    kind, of = GateId.parse(gate)
     unit = "change of perplexity, %" if kind == "perplexity" else "change of score, points"
     rows: Rows = [
         {
@@ -124,7 +126,7 @@ def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[s
         before = [one for one in seen[: seen.index(worst)] if (one.recipe, one.gate) == (worst.recipe, worst.gate)]
         change = f"{_change(before[-1])} → {_change(worst)}" if before else _change(worst)
         more = f", and {len(last) - 1} more beyond what is accepted" if len(last) > 1 else ""
-        return f"Last run: {worst.recipe} {change} on {worst.gate.partition(':')[2]}{more}; {since}"
+        return f"Last run: {worst.recipe} {change} on {GateId.parse(worst.gate).of}{more}; {since}"
     if alarms:
         return f"{alarms[0]}{f'; and {len(alarms) - 1} more' if len(alarms) > 1 else ''}; {since}"
     said = "no figure drifts" if alarms is not None else "no figure of the last run is beyond what is accepted"
@@ -132,7 +134,7 @@ def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[s
 
 
 def _change(one: _Seen) -> str:
-    return f"{100 * (one.figure.difference or 0.0):+.1f} {'%' if one.gate.startswith('perplexity') else 'pt'}"
+    return f"{100 * (one.figure.difference or 0.0):+.1f} {'%' if GateId.parse(one.gate).kind == 'perplexity' else 'pt'}"
 
 
 def _share(one: _Seen) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from superweight.cards.base import Coordinate
+from superweight.cards.gate import CORPUS_KINDS
 from superweight.evidence.measured import CellEvidence, StoredWeight
 from superweight.verdict.explain.next_settings import finer_settings, settings_that_keep_super_weights
-from superweight.verdict.result import GateResult
+from superweight.verdict.result import Advice, AdviceKind, GateResult
 
 _EXPLODED = 10  # times the baseline's perplexity: beyond what rounding does to a model that still works
 _CHANGED_MUCH = 0.1  # relative; smaller changes of a super weight seldom show (arXiv:2411.07191, figure 6)
@@ -23,7 +23,7 @@ def advice(
     gates: Sequence[GateResult] = (),
     run: Sequence[CellEvidence] = (),
     sizes: Mapping[str, int | None] | None = None,
-) -> list[str]:
+) -> list[Advice]:
     """What to try about one gate of one cell.
 
     Args:
@@ -35,29 +35,34 @@ def advice(
         sizes: windows or items of this gate by tier, the smaller tiers first; None for all there are.
 
     Returns:
-        sentences, the most telling first; empty if there is nothing to say that the figures do not say themselves.
+        the most telling first; empty if there is nothing to say that the figures do not say themselves.
 
     """
-    asked = gate.gate.partition(":")[0]
-    found = _too_good(cell, gate, run) if any(flag.startswith("too good") for flag in gate.flags) else []
+    asked = gate.id.kind
+    too_good = _too_good(cell, gate, run) if any(oddity.kind == "too-good" for oddity in gate.oddities) else []
     if gate.verdict == "INCONCLUSIVE":
-        return found + _undecided(gate, sizes or {})
+        return too_good + _undecided(gate, sizes or {})
     if gate.verdict != "REGRESSION" or asked == "sanity" or cell.expects == "REGRESSION":
-        return found
+        return too_good
     if asked == "detection":
-        return [
+        sentence = (
             f"`superweight detect {cell.model}` prints every candidate with its effect: if this is the right "
             "checkpoint, correct the card; if not, pin the source's revision"
-        ]
+        )
+        return [Advice(kind="check-card", text=sentence)]
     if asked == "super-weights":
-        return found + _restore(cell, run)
+        return too_good + _restore(cell, run)
     return (
-        found
+        too_good
         + _cause(cell, gate)
         + _hidden(asked, gates)
-        + finer_settings(cell.recipe_parameters)
+        + _each("finer-settings", finer_settings(cell.recipe_parameters))
         + _elsewhere(cell, gate, run)
     )
+
+
+def _each(kind: AdviceKind, sentences: Iterable[str]) -> list[Advice]:
+    return [Advice(kind=kind, text=sentence) for sentence in sentences]
 
 
 def super_weight_state(cell: CellEvidence) -> str:
@@ -67,7 +72,7 @@ def super_weight_state(cell: CellEvidence) -> str:
         return "no super weights known"
     if not lost:
         return f"all {total} super weights kept" if total > 1 else "the one super weight kept"
-    shown = ", ".join(f"{Coordinate.__str__(weight)} {_values(weight)}" for weight in lost[:_LISTED])
+    shown = ", ".join(f"{weight} {_values(weight)}" for weight in lost[:_LISTED])
     more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
     return f"{len(lost)} of {total} super weights lost: {shown}{more}"
 
@@ -94,35 +99,39 @@ def _largest_change(cell: CellEvidence) -> float:
     return max((math.inf if math.isnan(change) else change for change in changes), default=0.0)
 
 
-def _restore(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[str]:
-    found = settings_that_keep_super_weights(cell.recipe_parameters)
+def _restore(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[Advice]:
+    suggested = _each("restore", settings_that_keep_super_weights(cell.recipe_parameters))
     change = _largest_change(cell)
-    if found and 0 < change < _CHANGED_MUCH:
-        found.append(
+    if suggested and 0 < change < _CHANGED_MUCH:
+        sentence = (
             f"the largest change is {change:.2%} of the weight: if the other gates pass and the exact bits are not "
             "needed, promises_super_weights = false on the recipe card makes no promise"
         )
+        suggested.append(Advice(kind="promise-nothing", text=sentence))
     keepers = [
         other.recipe
         for other in _others(cell, run)
         if other.super_weights and not _lost(other) and other.sanity is not None and other.sanity.changed
     ]
-    return found + ([f"in this run {_and(keepers)} kept them all"] if keepers else [])
+    if keepers:
+        suggested.append(Advice(kind="beside", text=f"in this run {_and(keepers)} kept them all", recipes=keepers))
+    return suggested
 
 
-def _cause(cell: CellEvidence, gate: GateResult) -> list[str]:
+def _cause(cell: CellEvidence, gate: GateResult) -> list[Advice]:
     """What the super weights and the size of the damage point at."""
-    asked = gate.gate.partition(":")[0]
-    ratio = gate.value / gate.baseline if asked == "perplexity" and gate.value and gate.baseline else 1.0
+    ratio = gate.value / gate.baseline if gate.id.kind == "perplexity" and gate.value and gate.baseline else 1.0
     if not math.isfinite(ratio):
         overflow = cell.checkpoint.get("compute_dtype") == "float16"
         float16 = ": float16 overflows beyond 65504, try --superweight-dtype bfloat16" if overflow else ""
-        return [f"some window has no finite likelihood{float16}; the sanity gate names weights that are not finite"]
+        sentence = f"some window has no finite likelihood{float16}; the sanity gate names weights that are not finite"
+        return [Advice(kind="check-arithmetic", text=sentence)]
     state = super_weight_state(cell)
     exploded = f"perplexity is ×{ratio:.3g} with " if ratio > _EXPLODED else ""
     if _largest_change(cell) >= _CHANGED_MUCH:
         blame = "losing super weights alone can do this (arXiv:2411.07191, table 1), so restore them first"
-        return [f"{exploded}{state}: {blame}", *settings_that_keep_super_weights(cell.recipe_parameters)]
+        settings = settings_that_keep_super_weights(cell.recipe_parameters)
+        return _each("restore", [f"{exploded}{state}: {blame}", *settings])
     if not exploded or not cell.super_weights:
         return []
     rounded = cell.sanity is not None and cell.sanity.hooks
@@ -131,40 +140,42 @@ def _cause(cell: CellEvidence, gate: GateResult) -> list[str]:
         if rounded
         else "look for a matrix that came out wrong, or for blocks far too coarse"
     )
-    return [f"{exploded}{state}, so the damage is elsewhere: {where}"]
+    return [Advice(kind="look-elsewhere", text=f"{exploded}{state}, so the damage is elsewhere: {where}")]
 
 
-def _hidden(asked: str, gates: Sequence[GateResult]) -> list[str]:
+def _hidden(asked: str, gates: Sequence[GateResult]) -> list[Advice]:
     """Of a model that is as good and yet another one (arXiv:2407.09141)."""
-    quality = [gate for gate in gates if gate.gate.partition(":")[0] in ("perplexity", "zero-shot")]
+    quality = [gate for gate in gates if gate.id.kind in ("perplexity", "zero-shot")]
     if asked not in ("divergence", "agreement", "flips") or not quality:
         return []
     if any(gate.verdict != "PASS" for gate in quality):
         return []
-    what = {
+    finding = {
         "divergence": "its next-token distributions are not the baseline's",
         "agreement": "it ranks other tokens first",
         "flips": "it answers other questions right",
     }[asked]
-    return [
-        f"perplexity and accuracy hold, but {what}: as good a model and not the same one (arXiv:2407.09141). If it "
+    sentence = (
+        f"perplexity and accuracy hold, but {finding}: as good a model and not the same one (arXiv:2407.09141). If it "
         "must not be told from the uncompressed one, compress less; if it may, this margin is the one to think about"
-    ]
+    )
+    return [Advice(kind="settle-margin", text=sentence)]
 
 
-def _elsewhere(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[str]:
+def _elsewhere(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[Advice]:
     """The best figure of another recipe on the same windows or items of this run, if it is within the margin."""
-    mine = _figure(cell, gate)
-    if mine is None:
+    figure = _figure(cell, gate)
+    if figure is None:
         return []
-    theirs = [(figure, other) for other in _others(cell, run) if (figure := _figure(other, gate)) is not None]
-    most = min(mine.badness, _most_accepted(gate))
-    better = [(f, other) for f, other in theirs if f.measured_on == mine.measured_on and f.badness < most]
+    most = min(figure.badness, _most_accepted(gate))
+    others = [(shown, other) for other in _others(cell, run) if (shown := _figure(other, gate)) is not None]
+    better = [pair for pair in others if pair[0].measured_on == figure.measured_on and pair[0].badness < most]
     if not better:
         return []
     best, other = min(better, key=lambda pair: pair[0].badness)
     size = f" at {other.size.compressed_bits_per_weight:.2f} bits a weight" if other.size else ""
-    return [f"in this run {other.recipe} has {best.shown}{size}, and this recipe {mine.shown}"]
+    sentence = f"in this run {other.recipe} has {best.shown}{size}, and this recipe {figure.shown}"
+    return [Advice(kind="beside", text=sentence, recipes=[other.recipe])]
 
 
 def _most_accepted(gate: GateResult) -> float:
@@ -183,7 +194,7 @@ class _Figure(NamedTuple):
 
 
 def _figure(cell: CellEvidence, gate: GateResult) -> _Figure | None:
-    kind, _, name = gate.gate.partition(":")
+    kind, name = gate.id
     if kind == "perplexity" and name in cell.perplexity:
         text = cell.perplexity[name]
         return _Figure(text.value, f"perplexity {text.value:.4g}", (text.windows, text.window, text.tokens_sha256))
@@ -205,47 +216,54 @@ def _others(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[CellEvidenc
     ]
 
 
-def _undecided(gate: GateResult, sizes: Mapping[str, int | None]) -> list[str]:
-    windows = gate.gate.partition(":")[0] in ("perplexity", "divergence", "agreement")
-    what = "windows" if windows else "items"
+def _undecided(gate: GateResult, sizes: Mapping[str, int | None]) -> list[Advice]:
+    of_windows = gate.id.kind in CORPUS_KINDS
+    units = "windows" if of_windows else "items"
     if gate.n is not None and gate.planned is not None and gate.n < gate.planned:
         return []  # not pursued, since the cell was decided without it: what decided it comes first
     if gate.needed is None:
-        return [
-            f"no number of {what} within reach would decide: what is lost lies at the margin. Settle whether a loss of "
-            "that size is acceptable, or compress less"
-        ]
+        sentence = (
+            f"no number of {units} within reach would decide: what is lost lies at the margin. Settle whether a loss "
+            "of that size is acceptable, or compress less"
+        )
+        return [Advice(kind="settle-margin", text=sentence)]
     if gate.n is not None and gate.needed <= gate.n:
-        text = f"{gate.needed} {what} decide this four times in five if the loss seen is the true one; {gate.n} did not"
-        return [f"{text}: measure more of them"]
-    text = f"about {gate.needed} {what} would decide if the loss and the spread seen are the true ones"
+        sentence = (
+            f"{gate.needed} {units} decide this four times in five if the loss seen is the true one; {gate.n} did not: "
+            "measure more of them"
+        )
+        return [Advice(kind="measure-more", text=sentence, n=gate.needed)]
+    text = f"about {gate.needed} {units} would decide if the loss and the spread seen are the true ones"
     text += f", and {gate.n} were measured" if gate.n is not None else ""
-    enough = next((tier for tier, size in sizes.items() if size is None or size >= gate.needed), None)
-    if enough is not None:
+    enough = next((tier for tier, size in sizes.items() if size is None or size >= gate.needed), "")
+    if enough:
         size = sizes[enough]
-        return [f"{text}: --superweight-tier {enough} measures {'all there are' if size is None else size}"]
-    key = "windows" if windows else "limit"
-    return [f"{text}: raise {key} in a tier card of your own"]
+        way = f"--superweight-tier {enough} measures {'all there are' if size is None else size}"
+    else:
+        way = f"raise {'windows' if of_windows else 'limit'} in a tier card of your own"
+    return [Advice(kind="measure-more", text=f"{text}: {way}", tier=enough, n=gate.needed)]
 
 
-def _too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[str]:
+def _too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> list[Advice]:
     """Why a candidate may look better than the model it was made from."""
+    return [Advice(kind="check-inputs", text=_why_too_good(cell, gate, run))]
+
+
+def _why_too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> str:
     baseline = next((other for other in run if other.model == cell.model and other.role == "baseline"), None)
-    for key, what in (("content_hash", "checkpoint"), ("compute_dtype", "arithmetic"), ("dtype", "dtype")):
-        ours, theirs = cell.checkpoint.get(key), (baseline.checkpoint if baseline else {}).get(key)
-        if ours and theirs and ours != theirs:
-            return [f"the baseline is of another {what} ({theirs}, and here {ours}): measure both on the same"]
+    for key, name in (("content_hash", "checkpoint"), ("compute_dtype", "arithmetic"), ("dtype", "dtype")):
+        here, there = cell.checkpoint.get(key), (baseline.checkpoint if baseline else {}).get(key)
+        if here and there and here != there:
+            return f"the baseline is of another {name} ({there}, and here {here}): measure both on the same"
     calibration = cell.method.calibration if cell.method else None
-    if calibration and gate.gate.partition(":")[2] == calibration.corpus:
-        return [
-            f"the recipe is calibrated on '{calibration.corpus}', which this gate measures: gate it on another text"
-        ]
+    if calibration and gate.of == calibration.corpus:
+        return f"the recipe is calibrated on '{calibration.corpus}', which this gate measures: gate it on another text"
     if cell.sanity is not None and not cell.sanity.changed and not cell.sanity.hooks:
-        return ["nothing was compressed, so the two figures should be the same: run it again"]
-    return [
+        return "nothing was compressed, so the two figures should be the same: run it again"
+    return (
         "rounding seldom helps by more than chance: check that baseline and candidate are what they say, and that "
         "neither was made with the text that is measured"
-    ]
+    )
 
 
 def _and(names: Sequence[str]) -> str:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
 from superweight.evidence.measured import CellEvidence
 from superweight.verdict.amounts import as_percent
 from superweight.verdict.explain.advice import advice, super_weight_state
-from superweight.verdict.flips import describe_windows, directions, flips, flips_text, worst_windows
+from superweight.verdict.flips import (
+    answers_text,
+    directions,
+    flips,
+    largest_shifts,
+    windows_text,
+    worst_windows,
+)
 from superweight.verdict.result import QUALITY, GateResult
 from superweight.verdict.rules import Rules
 
@@ -24,7 +32,7 @@ def with_argument(
     rules: Rules,
     run: Sequence[CellEvidence],
 ) -> GateResult:
-    """A gate whose message carries the whole argument.
+    """A gate with its whole argument.
 
     A PASS says what it could have seen. Anything else says which windows or items moved most, what became of the super
     weights, and what to try.
@@ -39,27 +47,42 @@ def with_argument(
 
     """
     gate = _with_flips(gate, cell, baseline)
-    if gate.kind not in QUALITY:
-        lines = [gate.message]
-    elif gate.verdict == "PASS":
-        lines = [gate.message + _detectable_clause(gate)]
-    elif gate.verdict == "INFRA":
+    if gate.verdict == "INFRA":
         return gate
-    else:
-        lines = [gate.message + _why_undecided(gate, gates), *_most_changed(gate, cell, baseline)]
-        lines.append(f"super weights: {super_weight_state(cell)}")
-    lines += [f"odd: {flag}" for flag in gate.flags]
-    lines += [f"note: {note}" for note in gate.details.get("notes", [])]
+    argument: dict[str, Any] = {}
+    if gate.kind in QUALITY and gate.verdict == "PASS":
+        argument = {"summary": gate.summary + _detectable_clause(gate)}
+    elif gate.kind in QUALITY:
+        argument = {**_why_undecided(gate, gates), **_most_changed(gate, cell, baseline)}
+        argument["super_weights"] = super_weight_state(cell)
     sizes = rules.sizes.get(gate.gate, {})
-    lines += [f"try: {sentence}" for sentence in advice(cell, gate, gates=gates, run=run, sizes=sizes)]
-    return gate.model_copy(update={"message": "\n".join(lines)})
+    argument["advice"] = advice(cell, gate, gates=gates, run=run, sizes=sizes)
+    return gate.model_copy(update=argument)
+
+
+def worded(gate: GateResult) -> GateResult:
+    """A gate whose message says in text what its fields hold."""
+    return gate.model_copy(update={"message": "\n".join(_lines(gate))})
+
+
+def _lines(gate: GateResult) -> list[str]:
+    lines = [gate.summary, *gate.findings, *gate.expired_waivers]
+    if gate.verdict == "INFRA":
+        return lines
+    if gate.windows:
+        lines += ["windows that lost most:", windows_text(gate.windows)]
+    if gate.kind in TASK_KINDS and gate.verdict != "PASS" and "flipped" in gate.details:
+        lines.append(answers_text(gate.details["flipped"], gate.answers))
+    lines += [f"super weights: {gate.super_weights}"] if gate.super_weights else []
+    lines += [f"odd: {oddity.text}" for oddity in gate.oddities]
+    lines += [f"note: {note}" for note in gate.notes]
+    return lines + [f"try: {each.text}" for each in gate.advice]
 
 
 def _with_flips(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) -> GateResult:
-    task = gate.gate.partition(":")[2]
-    if gate.kind not in ("zero-shot", "flips") or task not in baseline.zero_shot or task not in cell.zero_shot:
+    if gate.kind not in TASK_KINDS or gate.of not in baseline.zero_shot or gate.of not in cell.zero_shot:
         return gate
-    changed = flips(baseline.zero_shot[task], cell.zero_shot[task])
+    changed = flips(baseline.zero_shot[gate.of], cell.zero_shot[gate.of])
     details = {"flips": len(changed), "flipped": directions(changed)}
     return gate.model_copy(update={"details": gate.details | details})
 
@@ -70,22 +93,24 @@ def _detectable_clause(gate: GateResult) -> str:
     return f"; would have seen a change of {amount(gate, gate.detectable)} four times in five"
 
 
-def _why_undecided(gate: GateResult, gates: Sequence[GateResult]) -> str:
+def _why_undecided(gate: GateResult, gates: Sequence[GateResult]) -> dict[str, str]:
     """Why a gate was left undecided though items were left: the cell was decided already."""
     if gate.verdict != "INCONCLUSIVE" or gate.n is None or gate.planned is None or gate.n >= gate.planned:
-        return ""
-    by = [other.gate for other in gates if other.verdict == "REGRESSION" and other.kind in QUALITY and not other.waiver]
-    return f"; not pursued, since {by[0]} decided the cell" if by else ""
+        return {}
+    for other in gates:
+        if other.verdict == "REGRESSION" and other.kind in QUALITY and not other.waiver:
+            summary = f"{gate.summary}; not pursued, since {other.gate} decided the cell"
+            return {"summary": summary, "decided_by": other.gate}
+    return {}
 
 
-def _most_changed(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) -> list[str]:
-    of = gate.gate.partition(":")[2]
+def _most_changed(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) -> dict[str, Any]:
+    of = gate.of
     if gate.kind in CORPUS_KINDS and of in cell.perplexity and of in baseline.perplexity:
-        windows = worst_windows(baseline.perplexity[of], cell.perplexity[of], _WINDOWS)
-        return ["windows that lost most:", describe_windows(windows)] if windows else []
+        return {"windows": worst_windows(baseline.perplexity[of], cell.perplexity[of], _WINDOWS)}
     if gate.kind in TASK_KINDS and of in cell.zero_shot and of in baseline.zero_shot:
-        return [flips_text(flips(baseline.zero_shot[of], cell.zero_shot[of]), _ITEMS)]
-    return []
+        return {"answers": largest_shifts(flips(baseline.zero_shot[of], cell.zero_shot[of]), _ITEMS)}
+    return {}
 
 
 def amount(gate: GateResult, difference: float) -> str:
