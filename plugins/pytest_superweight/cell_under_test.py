@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from superweight.cards import Cell, TierPerplexity, TierTask
+from superweight.cards import Cell, Role, TierPerplexity, TierTask
 from superweight.errors import InfraError
 from superweight.evidence import Verdict
 from superweight.gate.measurer import Measurer
@@ -26,7 +26,7 @@ class CellUnderTest:
         return f"<cell {self.cell.id}, {self.cell.role}>"
 
     @property
-    def role(self) -> str:
+    def role(self) -> Role:
         """`baseline`, `candidate`, `control` or `reference`."""
         return self.cell.role
 

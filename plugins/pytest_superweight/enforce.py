@@ -27,7 +27,7 @@ def enforce(cell: CellUnderTest, gate: GateResult, *, inconclusive_is_red: bool 
     text += f"\nmargin: {gate.why}" if gate.why and gate.verdict != "PASS" else ""
     if gate.verdict == "INFRA":
         raise GateFailure(text)
-    if not decides(cell.cell.role):
+    if not decides(cell.role):
         return
     if gate.flags:
         warnings.warn(Suspicious(text), stacklevel=2)

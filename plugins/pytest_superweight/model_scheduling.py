@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_superweight.node_id import NodeId
 from pytest_superweight.surviving import Surviving
 
 
@@ -12,19 +13,12 @@ class ModelScheduling(Surviving):
         """Hand out work; the first time, the controller learns here that there is some of ours."""
         super().schedule()
         collected: list[str] = next(iter(self.registered_collections.values()), [])
-        if any(model_of(nodeid) in self._models for nodeid in collected):
+        if any(NodeId.parse(nodeid).model in self._models for nodeid in collected):
             self._session.start()
 
     def _split_scope(self, nodeid: str) -> str:
-        return model_of(nodeid) or nodeid
+        return NodeId.parse(nodeid).model or nodeid
 
     @property
     def _models(self) -> set[str]:
         return {cell.model.id for cell in self._session.plan.cells}
-
-
-def model_of(nodeid: str) -> str:
-    """The model id in `test_name[model/recipe…]`, or nothing."""
-    _, bracket, parameters = nodeid.partition("[")
-    model, slash, _ = parameters.partition("/")
-    return model if bracket and slash else ""

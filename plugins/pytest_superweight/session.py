@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from pytest_superweight.node_id import NodeId
 from pytest_superweight.signals import progress_writer
 from pytest_superweight.tally import Test
 from superweight.gate.leftovers import remove_leftovers
@@ -181,7 +182,6 @@ class GateSession:
 
     def _stage(self, nodeid: str, cell: str) -> str:
         """The gate that a test asks for, or what the test is called if it asks for none or for several."""
-        asked = nodeid.rpartition("/")[2].removesuffix("]")
-        requested = self.run.plan.requested_gates
-        gates = [gate for one, gate in requested if one == cell and GateId.parse(gate).of == asked]
-        return gates[0] if len(gates) == 1 else nodeid.partition("[")[0].rpartition("::")[2]
+        test, requested = NodeId.parse(nodeid), self.run.plan.requested_gates
+        gates = [gate for one, gate in requested if one == cell and test.of and GateId.parse(gate).of == test.of]
+        return gates[0] if len(gates) == 1 else test.name

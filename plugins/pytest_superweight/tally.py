@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_superweight.node_id import NodeId
+
 if TYPE_CHECKING:
     from superweight.evidence import Verdict
 
@@ -21,10 +23,8 @@ class Test(NamedTuple):
     @classmethod
     def of(cls, nodeid: str, cells: Iterable[str]) -> Test | None:
         """The test with this id; None if it is about none of these cells."""
-        function, _, rest = nodeid.partition("[")
-        parts = rest.removesuffix("]").split("/")
-        cell = "/".join(parts[:2])
-        return cls(cell, f"{function}/{'/'.join(parts[2:])}") if cell in set(cells) else None
+        test = NodeId.parse(nodeid)
+        return cls(test.cell, f"{test.function}/{test.of}") if test.cell in set(cells) else None
 
 
 @dataclass

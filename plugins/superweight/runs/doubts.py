@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from superweight.evidence.measured import CellEvidence
 from superweight.evidence.recomputed import perplexity_fits
@@ -16,7 +16,7 @@ ALTERED = "is not as the run wrote it, since its digest does not fit; no PASS in
 _SEALED_SINCE = "1.2"  # of the evidence's schema
 
 
-def doubts_of(document: RunDocument, text: str, lost: Sequence[str] = ()) -> list[str]:
+def doubts_of(document: RunDocument, text: str, *, lost_cells: bool = False) -> list[str]:
     """Why nothing that a document says may count as a PASS; empty if it may.
 
     One with a digest is as the run wrote it or it is not. One without, of an earlier version, is held against itself:
@@ -25,7 +25,7 @@ def doubts_of(document: RunDocument, text: str, lost: Sequence[str] = ()) -> lis
     Args:
         document: as it was read.
         text: what it was read from.
-        lost: parts that could not be read.
+        lost_cells: whether a cell, or something in one, could not be read.
 
     """
     match seal_of(text, since=_SEALED_SINCE):
@@ -33,8 +33,8 @@ def doubts_of(document: RunDocument, text: str, lost: Sequence[str] = ()) -> lis
             return []
         case "broken":
             return [f"evidence.json {ALTERED}"]
-    found = ["what could not be read may have decided"] if any(one.startswith("cells") for one in lost) else []
-    return [*found, *(f"evidence.json contradicts itself: {one}" for one in _contradictions(document))]
+    unread = ["what could not be read may have decided"] if lost_cells else []
+    return unread + [f"evidence.json contradicts itself: {sentence}" for sentence in _contradictions(document)]
 
 
 def _contradictions(document: RunDocument) -> Iterator[str]:

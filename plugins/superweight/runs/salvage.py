@@ -50,25 +50,28 @@ def salvage(path: Path) -> Salvaged:
     except (OSError, ValueError, RecursionError) as error:
         raise first from error
     lost: list[str] = []
+    lost_cells = False
     for _ in range(_MOST):
         try:
             document = RunDocument.model_validate(raw)
-            return Salvaged(held_in_doubt(document, doubts_of(document, text, lost)), lost)
+            return Salvaged(held_in_doubt(document, doubts_of(document, text, lost_cells=lost_cells)), lost)
         except ValidationError as error:
             found = error.errors(include_url=False)[0]
             where = [part for part in found["loc"] if isinstance(part, str | int)]
             removed = _remove(raw, where, found["type"] == "missing")
             if not removed:
                 break
-            lost.append(f"{removed} could not be read and is left out: {'.'.join(map(str, where))}: {found['msg']}.")
+            lost_cells = lost_cells or removed[0] == "cells"
+            name = ".".join(map(str, removed))
+            lost.append(f"{name} could not be read and is left out: {'.'.join(map(str, where))}: {found['msg']}.")
     raise first
 
 
-def _remove(raw: Any, where: list[str | int], missing: bool) -> str:
+def _remove(raw: Any, where: list[str | int], missing: bool) -> list[str | int]:
     """Take out what holds the fault; what is not there faults what should hold it.
 
     Returns:
-        what was taken out, in words; empty if nothing can be.
+        the path to what was taken out; empty if nothing can be.
 
     """
     path: list[tuple[Any, Any]] = []
@@ -81,10 +84,10 @@ def _remove(raw: Any, where: list[str | int], missing: bool) -> str:
     if missing and len(path) == len(where):
         path.pop()
     if not path or (len(path) == 1 and path[0][1] in ("cells", "run", "verdict")):
-        return ""
+        return []
     holder, part = path[-1]
     del holder[part]
-    return ".".join(str(step) for _, step in path)
+    return [step for _, step in path]
 
 
 def _has(node: Any, part: Any) -> bool:

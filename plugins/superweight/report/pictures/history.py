@@ -41,19 +41,19 @@ def history_picture(
 
     """
     shown = [run for run in runs if run.tier == tier and model in run.snapshots][-_RUNS:]
-    seen = [one for run in shown for one in _figures(run, model)]
+    seen = [point for run in shown for point in _figures(run, model)]
     if len(shown) < 2 or not seen:
         return None
     recipes = _recipes(seen)
-    gates = list(dict.fromkeys(one.gate for one in seen if one.recipe in recipes))
+    gates = list(dict.fromkeys(point.gate for point in seen if point.recipe in recipes))
     panels = [
-        _drawn([one for one in seen if one.gate == gate and one.recipe in recipes], gate, shown, recipes)
+        _drawn([point for point in seen if point.gate == gate and point.recipe in recipes], gate, shown, recipes)
         for gate in gates
     ]
     rows = [alt.hconcat(*panels[at : at + _PANELS], spacing=24) for at in range(0, len(panels), _PANELS)]
     return Picture(
         name="history",
-        title=_finding(shown, [one for one in seen if one.recipe in recipes], alarms),
+        title=_finding(shown, [point for point in seen if point.recipe in recipes], alarms),
         description=(
             f"The last {len(shown)} runs of the {tier} tier in the order of time, one panel for each of "
             f"{', '.join(gates)}: change against the uncompressed model of the same run, one line for each of "
@@ -75,8 +75,8 @@ def _figures(run: RunEntry, model: str) -> Iterator[_Seen]:
 
 def _recipes(seen: Sequence[_Seen]) -> list[str]:
     """Those that may ship; where none may, the others."""
-    candidates = dict.fromkeys(one.recipe for one in seen if one.role == "candidate")
-    return list(candidates or dict.fromkeys(one.recipe for one in seen))[:_SERIES]
+    candidates = dict.fromkeys(point.recipe for point in seen if point.role == "candidate")
+    return list(candidates or dict.fromkeys(point.recipe for point in seen))[:_SERIES]
 
 
 def _label(run: RunEntry, place: int) -> str:
@@ -89,15 +89,15 @@ def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: 
     unit = "change of perplexity, %" if kind == "perplexity" else "change of score, points"
     rows: Rows = [
         {
-            "run": labels[one.run.id],
-            "change": 100 * (one.figure.difference or 0.0),
-            "series": one.recipe,
-            "tip": f"{one.recipe}, {one.run.when:%Y-%m-%d %H:%M}, commit {one.run.commit or 'unknown'}: "
-            f"{100 * (one.figure.difference or 0.0):+.2f} over {one.figure.n}: {one.figure.verdict}",
+            "run": labels[point.run.id],
+            "change": 100 * (point.figure.difference or 0.0),
+            "series": point.recipe,
+            "tip": f"{point.recipe}, {point.run.when:%Y-%m-%d %H:%M}, commit {point.run.commit or 'unknown'}: "
+            f"{100 * (point.figure.difference or 0.0):+.2f} over {point.figure.n}: {point.figure.verdict}",
         }
-        for one in seen
+        for point in seen
     ]
-    margins = [one.figure.margin for one in seen if one.figure.margin is not None]
+    margins = [point.figure.margin for point in seen if point.figure.margin is not None]
     sign = 1 if kind == "perplexity" else -1
     x = alt.X("run:N", sort=list(labels.values()), title="run", axis=alt.Axis(labelAngle=-60, labelOverlap=True))
     base = alt.Chart(pd.DataFrame(rows)).encode(
@@ -120,10 +120,12 @@ def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: 
 
 def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[str] | None) -> str:
     since = f"{len(runs)} runs since {runs[0].when:%Y-%m-%d}"
-    last = [one for one in seen if one.run is runs[-1] and one.figure.verdict == "REGRESSION"]
+    last = [point for point in seen if point.run is runs[-1] and point.figure.verdict == "REGRESSION"]
     if last:
         worst = max(last, key=_share)
-        before = [one for one in seen[: seen.index(worst)] if (one.recipe, one.gate) == (worst.recipe, worst.gate)]
+        before = [
+            point for point in seen[: seen.index(worst)] if (point.recipe, point.gate) == (worst.recipe, worst.gate)
+        ]
         change = f"{_change(before[-1])} → {_change(worst)}" if before else _change(worst)
         more = f", and {len(last) - 1} more beyond what is accepted" if len(last) > 1 else ""
         return f"Last run: {worst.recipe} {change} on {GateId.parse(worst.gate).of}{more}; {since}"
@@ -133,30 +135,31 @@ def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[s
     return f"{since}: {said}"
 
 
-def _change(one: _Seen) -> str:
-    return f"{100 * (one.figure.difference or 0.0):+.1f} {'%' if GateId.parse(one.gate).kind == 'perplexity' else 'pt'}"
+def _change(point: _Seen) -> str:
+    unit = "%" if GateId.parse(point.gate).kind == "perplexity" else "pt"
+    return f"{100 * (point.figure.difference or 0.0):+.1f} {unit}"
 
 
-def _share(one: _Seen) -> float:
+def _share(point: _Seen) -> float:
     """How much of the margin a change uses up."""
-    change = one.figure.difference or 0.0
-    return (-change if one.figure.higher_is_better else change) / (one.figure.margin or 1.0)
+    change = point.figure.difference or 0.0
+    return (-change if point.figure.higher_is_better else change) / (point.figure.margin or 1.0)
 
 
 def _table(seen: Sequence[_Seen], recipes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "run": f"{one.run.when:%Y-%m-%d %H:%M}{' (release)' if one.run.released else ''}",
-                "commit": one.run.commit,
-                "recipe": one.recipe,
-                "figure": one.gate,
-                "value": number(one.figure.value, one.figure.metric),
-                "change": f"{100 * (one.figure.difference or 0.0):+.2f}",
-                "n": str(one.figure.n or ""),
-                "verdict": one.figure.verdict,
+                "run": f"{point.run.when:%Y-%m-%d %H:%M}{' (release)' if point.run.released else ''}",
+                "commit": point.run.commit,
+                "recipe": point.recipe,
+                "figure": point.gate,
+                "value": number(point.figure.value, point.figure.metric),
+                "change": f"{100 * (point.figure.difference or 0.0):+.2f}",
+                "n": str(point.figure.n or ""),
+                "verdict": point.figure.verdict,
             }
-            for one in seen
-            if one.recipe in recipes
+            for point in seen
+            if point.recipe in recipes
         ]
     )
