@@ -7,16 +7,15 @@ from typing import Literal
 
 import pytest
 
-from superweight.cards import RecipeCard, load_library, read_card
+from superweight.cards import RecipeCard, foreign_kinds, load_library, read_card
+from superweight.cards.foreign_kinds import load_foreign_kinds
 from superweight.cards.methods import (
     KINDS,
     Method,
     Rounding,
     RoundToNearest,
     SmoothQuant,
-    import_kinds,
     kind_named,
-    lookup,
     method_of,
 )
 from superweight.cards.methods.experiments import Experiment
@@ -36,7 +35,7 @@ def _only_the_built_in_kinds():
     yield
     KINDS.clear()
     KINDS.update(before)
-    import_kinds.cache_clear()
+    load_foreign_kinds.cache_clear()
 
 
 def method(**given) -> Method:
@@ -169,6 +168,8 @@ def test_a_corpus_of_calibration_that_is_not_there(tmp_path):
 
 KIND = """
 from typing import Literal
+from superweight.cards import foreign_kinds
+from superweight.cards.foreign_kinds import load_foreign_kinds
 from superweight.cards.methods.experiments import Experiment
 
 class Sleep(Experiment):
@@ -185,10 +186,10 @@ def install(place, monkeypatch, module):
     about = place / "asleep-1.2.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: asleep\nVersion: 1.2\n")
-    (about / "entry_points.txt").write_text(f"[{lookup.ENTRY_POINTS}]\nsleep = asleep\n")
+    (about / "entry_points.txt").write_text(f"[{foreign_kinds.GROUP}]\nsleep = asleep\n")
     monkeypatch.syspath_prepend(str(place))
     sys.modules.pop("asleep", None)
-    import_kinds.cache_clear()
+    load_foreign_kinds.cache_clear()
 
 
 def test_kinds_of_an_installed_package_are_known(tmp_path, monkeypatch):
@@ -208,6 +209,6 @@ def test_kinds_of_an_installed_package_are_known(tmp_path, monkeypatch):
 )
 def test_a_package_whose_kinds_cannot_be_imported_is_named(tmp_path, monkeypatch, module, words):
     install(tmp_path, monkeypatch, module)
-    with pytest.raises(CardError, match=rf"(?s)entry point 'sleep' of asleep 1\.2 .*{words}"):
+    with pytest.raises(CardError, match=rf"(?s)entry point 'sleep = asleep' .* of asleep 1\.2: .*{words}"):
         load_library()
     assert method_of({"kind": "sleep"}) is None

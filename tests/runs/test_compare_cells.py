@@ -83,7 +83,7 @@ def test_only_what_both_runs_have_is_compared():
     other = cell(zero_shot={"piqa": zero_shot([1.0] * 20 + [0.0] * 80, first=50, planned=150)})
     found = compared(one, other)["zero-shot:piqa"]
     assert (found.n, found.before, found.after) == (50, 1.0, 0.4)
-    assert "over 50 of 150 planned items" in found.message
+    assert "over 50 of 150 items" in found.message
     one = cell(perplexity={"wiki": perplexity([3.0, 3.1, 3.2], index=[5, 1, 3], planned=8)})
     other = cell(perplexity={"wiki": perplexity([3.3, 3.4, 9.0], index=[3, 5, 0], planned=8)})
     found = compared(one, other)["perplexity:wiki"]
@@ -343,4 +343,4 @@ def test_answers_of_the_uncompressed_model_raise_the_alarm_too():
     before, after = answers(60)
     found = baseline_moved(snapshot(baseline(None, before)), snapshot(baseline(None, after)))
     assert len(found) == 1
-    assert "acc on piqa 1 → 0.85" in found[0]
+    assert "acc on piqa 1.0000 → 0.8500" in found[0]

@@ -87,7 +87,7 @@ def test_a_drift_under_noise_is_found():
 def test_the_alarm_says_figures_dates_and_runs():
     alarm = drift(series([20.0, 20.3, 20.6, 20.7, 21.1]), MARGIN, "perplexity")
     assert alarm.message == (
-        "20 (2026-01-01) → 21.1 (2026-01-05) over 5 runs: 5.50% worse in all, beyond the accepted 5.00%, though no "
+        "20 (2026-01-01) → 21.1 (2026-01-05) over 5 runs: 5.50 % worse in all, beyond the accepted 5.00 %, though no "
         "single run lost that much"
     )
     assert (alarm.runs, alarm.first, alarm.last) == (5, 20.0, 21.1)
@@ -101,7 +101,7 @@ def test_a_step_names_the_run_that_made_it():
     assert alarm.kind == "step"
     assert alarm.until[:10] == "2026-01-03"
     assert "0.7 (2026-01-02) → 0.6 (2026-01-03)" in alarm.message
-    assert "9 points worse" in alarm.message
+    assert "9.00 pt worse" in alarm.message
 
 
 def test_a_trend_gives_its_p_value():

@@ -269,7 +269,7 @@ def test_a_terminal_is_told_what_matters(tmp_path):
     seen = look_back(one, snapshots_of(one), gates, baselines=baselines, store=store)
     first, second, third = look_back_lines(seen)
     assert first == "against the release baseline: ✗ REGRESSION: the later run is worse by more than is accepted"
-    assert second.startswith("  ✗ rtn: REGRESSION, perplexity on wiki 20.98 → 57.04: +171.83%")
+    assert second.startswith("  ✗ rtn: REGRESSION, perplexity on wiki 20.98 → 57.04: +171.83 %")
     assert third.startswith("step since the release: m/rtn perplexity:wiki relative to the uncompressed model: 1 (")
     assert LookBack.model_validate_json(strict_json(seen.model_dump(mode="python"))) == seen
     assert look_back_lines(LookBack()) == []

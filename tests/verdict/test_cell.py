@@ -35,7 +35,7 @@ def test_a_card_that_may_not_be_used_judges_nothing_and_the_figures_stay(given, 
     gate = judge(card(ticket="OPS-7", **given), nll=shifted(shift))
     assert (gate.verdict, gate.reason) == ("INFRA", reason)
     assert gate.p_pass is gate.p_regression is gate.p_adjusted is gate.needed is None
-    for word in [*words, "OPS-7", f"not judged ({reason})", f"{math.exp(shift) - 1:+.2%}", "over 8 windows"]:
+    for word in [*words, "OPS-7", f"not judged ({reason})", f"{100 * math.expm1(shift):+.2f} %", "over 8 windows"]:
         assert word in gate.message
     assert gate.difference == pytest.approx(math.exp(shift) - 1)
     assert gate.message.startswith("not judged")
@@ -83,7 +83,7 @@ def test_a_margin_below_the_noise_judges_nothing(shift):
     noisy = baseline(noise={"perplexity:wiki": noise(mean=-0.02, sd=0.15, changed=97)})
     gate = judge(card(), nll=shifted(shift), base=noisy)
     assert (gate.verdict, gate.reason) == ("INFRA", "margin-below-noise")
-    for word in ("0.049 nats", "0.05 nats", "97 of 100", f"{math.exp(shift) - 1:+.2%}"):
+    for word in ("0.049 nats", "0.05 nats", "97 of 100", f"{100 * math.expm1(shift):+.2f} %"):
         assert word in gate.message
 
 

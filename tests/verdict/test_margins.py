@@ -7,10 +7,10 @@ import pytest
 
 from superweight.cards import GateCard, WaiverCard
 from superweight.evidence import Noise
+from superweight.verdict.kinds import loss_margin
 from superweight.verdict.margins import (
     below_noise_floor,
     expired,
-    loss_margin,
     noise_floor,
     warnings,
     why_not_applicable,

@@ -39,7 +39,7 @@ def test_a_pass_says_the_smallest_change_it_would_have_seen():
     comparison = compare_means(losses(shifted(0.01)), planned=8, margin=MARGIN, design=WHOLE)
     seen = math.expm1(detectable_loss(comparison, margin=MARGIN, alpha=0.025))
     assert gate.detectable == pytest.approx(seen)
-    assert gate.message.endswith(f"; would have seen a change of {seen:+.2%} four times in five")
+    assert gate.message.endswith(f"; would have seen a change of {100 * seen:+.2f} % four times in five")
 
 
 def test_a_pass_says_so_in_the_unit_of_the_metric():
@@ -61,9 +61,9 @@ def test_a_pass_says_so_in_the_unit_of_the_metric():
     assert {name: gate.verdict for name, gate in found.items()} == dict.fromkeys(found, "PASS")
     for name, shown in (
         ("zero-shot:words", f"{found['zero-shot:words'].detectable:+.4f}"),
-        ("divergence:wiki", f"{found['divergence:wiki'].detectable:+.3g} nats a token"),
-        ("agreement:wiki", f"{found['agreement:wiki'].detectable:+.2%}"),
-        ("flips:piqa", f"{found['flips:piqa'].detectable:+.2%}"),
+        ("divergence:wiki", f"{found['divergence:wiki'].detectable:+.4g} nats a token"),
+        ("agreement:wiki", f"{100 * found['agreement:wiki'].detectable:+.2f} pt"),
+        ("flips:piqa", f"{100 * found['flips:piqa'].detectable:+.2f} pt"),
     ):
         assert f"would have seen a change of {shown} four times in five" in found[name].message
     assert found["zero-shot:words"].detectable == pytest.approx(1.5)
@@ -74,7 +74,7 @@ def test_of_an_accuracy_it_is_a_drop():
     gate = gates(cell(scores=[1.0] * 200), baseline(scores=[1.0] * 200))[PIQA]
     assert gate.verdict == "PASS"
     assert gate.detectable < -0.05
-    assert f"would have seen a change of {gate.detectable:+.4f} four" in gate.message
+    assert f"would have seen a change of {100 * gate.detectable:+.2f} pt four" in gate.message
 
 
 def test_a_pass_says_no_more():

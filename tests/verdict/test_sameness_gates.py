@@ -87,7 +87,7 @@ def test_flips_are_a_share_of_the_answers(margin, verdict):
     assert gate.p_regression == pytest.approx(stats.binomtest(12, 200, margin, alternative="greater").pvalue)
     assert gate.details["flips"] == 12
     assert gate.details["flipped"] == {"right → wrong": 6, "wrong → right": 0, "wrong → wrong": 6}
-    assert "12 answers on piqa changed: 6.00%" in gate.message
+    assert "12 answers on piqa changed: +6.00 pt" in gate.message
     critical = stats.binom.isf(0.025, 200, margin) + 1
     assert stats.binom.sf(critical - 1, 200, gate.detectable) == pytest.approx(0.8)
 

@@ -56,7 +56,7 @@ def test_zero_shot_regression_and_its_figures():
     assert gate.interval[0] < -0.3 < gate.interval[1] < -0.05
     assert gate.detectable < -0.05
     assert "60 lost, 0 gained" in gate.message
-    assert "accepted down to -0.0500" in gate.message
+    assert "accepted down to -5 pt" in gate.message
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (60, 0), (16, 6), (0, 60)])
@@ -83,7 +83,7 @@ def test_an_error_rate_is_an_accuracy_turned_round(lost, gained, planned):
     assert (wrong.flags, wrong.needed) == (right.flags, right.needed)
     assert (wrong.details["lost"], wrong.details["gained"]) == (lost, gained)
     assert (right.higher_is_better, wrong.higher_is_better) == (True, False)
-    assert "accepted up to +0.0500" in wrong.message
+    assert "accepted up to +5 pt" in wrong.message
 
 
 def test_lower_is_better_metrics_are_turned_round():

@@ -3,8 +3,9 @@
 from superweight.cards.base import Coordinate, KnownSuperWeight, Status
 from superweight.cards.cells import Cell, baseline_recipe, cells
 from superweight.cards.data import CorpusCard, TaskCard
-from superweight.cards.gate import GateCard, GateKind
+from superweight.cards.gate import GateCard
 from superweight.cards.gate_book import GateBook
+from superweight.cards.gate_kinds import GateKind
 from superweight.cards.library import Library, model_from_argument
 from superweight.cards.load import builtin_cards, load_library, read_card, recipe_from_argument
 from superweight.cards.model import ModelCard, Role

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, get_args
+from typing import Any
 
-from superweight.cards.gate import CORPUS_KINDS, REQUIRED_KINDS, GateKind, is_pattern
+from superweight.cards.gate import is_pattern
+from superweight.cards.gate_kinds import GATE_KINDS, INTEGRITY_KINDS, GateKind, gate_kind
 from superweight.cards.library import Library
 from superweight.cards.tier import TierCard
 from superweight.errors import CardError
@@ -67,12 +68,12 @@ def _check_required(library: Library, tier: TierCard) -> None:
 
 
 def _check_gates(library: Library) -> None:
-    for kind in get_args(GateKind):
-        everywhere = [card.id for card in library.gates.values() if card.kind == kind and not card.specificity]
-        what = f"kind = '{kind}' and neither models, recipes nor of"
-        _one_of_each("gates", what, everywhere, optional=kind not in REQUIRED_KINDS)
+    for name, kind in GATE_KINDS.items():
+        everywhere = [card.id for card in library.gates.values() if card.kind == name and not card.specificity]
+        what = f"kind = '{name}' and neither models, recipes nor of"
+        _one_of_each("gates", what, everywhere, optional=not kind.required)
     for card in library.gates.values():
-        data = library.corpora if card.kind in CORPUS_KINDS else library.tasks
+        data = _data(library, gate_kind(card.kind))
         for key, scope, shelf in (
             ("models", card.models, library.models),
             ("recipes", card.recipes, library.recipes),
@@ -83,10 +84,15 @@ def _check_gates(library: Library) -> None:
     library.book.check(library.models, library.recipes, library.corpora, library.tasks)
 
 
+def _data(library: Library, kind: GateKind) -> Mapping[str, Any]:
+    """What a kind of gate is asked of."""
+    return library.corpora if kind.of == "corpus" else library.tasks
+
+
 def _check_waivers(library: Library) -> None:
-    gates = ["detection", "sanity", "super-weights"]
-    for kind in get_args(GateKind):
-        gates += [str(GateId(kind, name)) for name in (library.corpora if kind in CORPUS_KINDS else library.tasks)]
+    gates = [kind for kind in INTEGRITY_KINDS if kind != "measurement"]
+    for name, kind in GATE_KINDS.items():
+        gates += [str(GateId(name, of)) for of in _data(library, kind)]
     for card in library.waivers.values():
         owner = f"waiver card '{card.id}'"
         _check_pattern(owner, "model", card.model, library.models, free=True)

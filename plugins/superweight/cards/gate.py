@@ -5,23 +5,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
 from superweight.cards.day import Day
-
-GateKind = Literal["perplexity", "zero-shot", "divergence", "agreement", "flips"]
-
-REQUIRED_KINDS: tuple[GateKind, ...] = ("perplexity", "zero-shot")
-"""Every run judges by these, so there is a card of each that holds everywhere."""
-
-CORPUS_KINDS: tuple[GateKind, ...] = ("perplexity", "divergence", "agreement")
-"""Measured on the windows of a corpus."""
-
-TASK_KINDS: tuple[GateKind, ...] = ("zero-shot", "flips")
-"""Measured on the items of a task."""
+from superweight.cards.gate_kinds import GATE_KINDS, KindName, gate_kind
 
 Pattern = Annotated[str, Field(min_length=1)]
 Scope = tuple[Pattern, ...]
@@ -34,19 +24,16 @@ class GateCard(Strict):
 
     id: Identifier
     title: str = Field(min_length=1)
-    kind: GateKind
+    kind: KindName
     margin: float = Field(
         gt=0,
-        description="perplexity: largest accepted ratio to the baseline, minus one; "
-        "zero-shot: largest accepted drop of the metric (0.02 = two points); "
-        "divergence: largest accepted mean Kullback-Leibler divergence from the baseline's next-token distribution, "
-        "nats a token; agreement: largest accepted share of tokens that the two models rank first differently; "
-        "flips: largest accepted share of items whose chosen answer changed",
+        description="; ".join(f"{name}: largest accepted {kind.margin}" for name, kind in GATE_KINDS.items()),
     )
     value: float | None = Field(
         default=None,
-        description="perplexity, zero-shot: a bound on the figure itself beside the margin, at most where lower is "
-        "better and at least where higher is; belongs to n, device_class, models and of",
+        description=f"{', '.join(name for name, kind in GATE_KINDS.items() if kind.bound)}: a bound on the figure "
+        "itself beside the margin, at most where lower is better and at least where higher is; belongs to n, "
+        "device_class, models and of",
     )
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="of the two-sided interval that is compared with the margin"
@@ -85,7 +72,7 @@ class GateCard(Strict):
     def _is_complete(self) -> Self:
         if self.expires is not None and self.expires < self.date:
             raise ValueError(f"expires: {self.expires} is before date, {self.date}")
-        if self.kind in ("agreement", "flips") and self.margin >= 1:
+        if gate_kind(self.kind).share and self.margin >= 1:
             raise ValueError(f"margin: {self.margin} is not a share; kind '{self.kind}' takes one below 1")
         if self.value is not None:
             self._bound_is_complete()
@@ -93,8 +80,9 @@ class GateCard(Strict):
 
     def _bound_is_complete(self) -> None:
         """A figure without the n, the machine, the model and the text it was measured on bounds nothing."""
-        if self.kind not in REQUIRED_KINDS:
-            raise ValueError(f"value: only kinds {' and '.join(REQUIRED_KINDS)} take one; '{self.kind}' has its margin")
+        if not gate_kind(self.kind).bound:
+            bounded = " and ".join(name for name, kind in GATE_KINDS.items() if kind.bound)
+            raise ValueError(f"value: only kinds {bounded} take one; '{self.kind}' has its margin")
         found = {
             "n": self.n is not None,
             "device_class": self.device_class is not None,

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from superweight.cards.gate import CORPUS_KINDS, GateCard, GateKind
+from superweight.cards.gate import GateCard
+from superweight.cards.gate_kinds import gate_kind
 from superweight.cards.waiver import WaiverCard
 from superweight.errors import CardError
 
@@ -29,7 +30,7 @@ class GateBook:
         """A book of these cards."""
         return cls(tuple(gates), tuple(waivers))
 
-    def gate(self, kind: GateKind, model: str, recipe: str, of: str) -> GateCard | None:
+    def gate(self, kind: str, model: str, recipe: str, of: str) -> GateCard | None:
         """The card that holds: among those that apply, the one that is narrower in more of models, recipes and of.
 
         Args:
@@ -69,7 +70,7 @@ class GateBook:
         for one, other in combinations(self.gates, 2):
             if one.kind != other.kind or one.specificity != other.specificity:
                 continue
-            places = product(models, recipes, of_corpora if one.kind in CORPUS_KINDS else of_tasks)
+            places = product(models, recipes, of_corpora if gate_kind(one.kind).of == "corpus" else of_tasks)
             for model, recipe, of in places:
                 if one.applies(model, recipe, of) and other.applies(model, recipe, of):
                     self.gate(one.kind, model, recipe, of)

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from superweight.cards.base import Strict
 from superweight.cards.cross_checks import check_references
 from superweight.cards.data import CorpusCard, TaskCard, TextFile
+from superweight.cards.foreign_kinds import load_foreign_kinds
 from superweight.cards.gate import GateCard
 from superweight.cards.library import Library
-from superweight.cards.methods import import_kinds, kind_named
+from superweight.cards.methods import kind_named
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.shelves import cards_in, check_directory
@@ -128,11 +129,11 @@ def load_library(extra: Sequence[Path] = ()) -> Library:
 
     Raises:
         CardError: a directory does not exist or holds cards where nobody looks for them, a card is bad, two cards of
-            one directory share an id, a card names another that does not exist, or an installed package's kinds of
-            recipes cannot be imported.
+            one directory share an id, a card names another that does not exist, or a package adds kinds that cannot
+            be imported.
 
     """
-    import_kinds()
+    load_foreign_kinds()
     shelves: dict[str, dict[str, Any]] = {name: {} for name in _FOLDERS}
     for directory in (builtin_cards(), *extra):
         check_directory(directory, _FOLDERS)

@@ -18,7 +18,7 @@ from superweight.cards import (
     cells,
     recipe_from_argument,
 )
-from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
+from superweight.cards.gate_kinds import kinds_from, kinds_of
 from superweight.errors import CardError
 from superweight.ids import CellId, GateId
 from superweight.tiers import TIERS
@@ -146,9 +146,8 @@ class Plan:
         }
 
     def _quality_cards(self, cell_id: str, gate: str) -> int:
-        kinds = {"perplexity": CORPUS_KINDS, "zero-shot": TASK_KINDS}
-        asked, of = GateId.parse(gate)
-        cards = [self.library.book.gate(kind, *CellId.parse(cell_id), of) for kind in kinds.get(asked, ())]
+        stage, of = GateId.parse(gate)
+        cards = [self.library.book.gate(kind.name, *CellId.parse(cell_id), of) for kind in kinds_from(stage)]
         return sum(card is not None for card in cards)
 
 
@@ -162,11 +161,11 @@ def tier_sizes(tiers: Mapping[str, TierCard]) -> dict[str, dict[str, int | None]
     sizes: dict[str, dict[str, int | None]] = {}
     for name in TIERS:
         for corpus in tiers[name].perplexity:
-            for kind in CORPUS_KINDS:
-                sizes.setdefault(f"{kind}:{corpus.corpus}", {})[name] = corpus.windows
+            for kind in kinds_of("corpus"):
+                sizes.setdefault(str(GateId(kind.name, corpus.corpus)), {})[name] = corpus.windows
         for task in tiers[name].tasks:
-            for kind in TASK_KINDS:
-                sizes.setdefault(f"{kind}:{task.task}", {})[name] = task.limit
+            for kind in kinds_of("task"):
+                sizes.setdefault(str(GateId(kind.name, task.task)), {})[name] = task.limit
     return sizes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
@@ -15,7 +15,7 @@ from superweight.report.table import markdown_table
 from superweight.runs.change import Change, ChangeVerdict
 from superweight.runs.compare import ModelComparison, RunComparison, Side
 from superweight.runs.document import LookBack, strict_json
-from superweight.verdict.result import GateResult, Kind
+from superweight.verdict.result import GateResult
 
 COLUMNS = ("recipe", "gate", "before", "after", "difference", "margin", "n", "verdict")
 SYMBOLS: dict[ChangeVerdict, str] = {
@@ -203,15 +203,16 @@ def _signed(change: Change) -> str:
 
 def _as_gate(change: Change) -> GateResult:
     """The change as a gate's result, so that figures are written as they are everywhere else."""
-    kind: Kind = change.kind if change.kind in get_args(Kind) else "measurement"  # type: ignore[assignment]
-    measured = kind in ("perplexity", "zero-shot")
+    judged = change.margin is not None
     return GateResult(
         gate=change.gate,
-        kind=kind,
+        kind=change.kind if judged else "measurement",
         verdict="PASS",
         message="",
         metric=change.metric,
-        difference=change.difference if measured else None,
+        value=change.after,
+        baseline=change.before,
+        difference=change.difference if judged else None,
         interval=change.interval,
         margin=change.margin,
         higher_is_better=change.higher_is_better,

@@ -6,11 +6,12 @@ import math
 import re
 from typing import NamedTuple
 
+from superweight.cards.gate_kinds import INTEGRITY_KINDS
 from superweight.evidence.measured import Verdict
 from superweight.plain_text import TURNING
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
-from superweight.verdict.amounts import AS_MULTIPLE_FROM, as_multiple
+from superweight.verdict.kinds import accepted_text, change_text, figure_text, interval_text, scale_of_gate
 
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "REGRESSION": "✗", "INCONCLUSIVE": "?", "INFRA": "!"}
 
@@ -36,15 +37,7 @@ def verdict_label(cell: CellDocument) -> str:
 
 def number(value: float | None, metric: str | None) -> str:
     """A figure to the digits that matter: accuracies to three decimals, the rest to four significant digits."""
-    if value is None:
-        return ""
-    if not math.isfinite(value):
-        return str(value)
-    if metric in ("survived", "super weights"):
-        return f"{value:.0f}"
-    if metric is not None and metric.startswith(("acc", "exact")):
-        return f"{value:.3f}"
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
+    return figure_text(value, metric)
 
 
 class DifferenceText(NamedTuple):
@@ -59,40 +52,20 @@ class DifferenceText(NamedTuple):
 
 
 def difference(gate: GateResult) -> DifferenceText:
-    """The difference with its interval, in per cent of perplexity or in points of a score."""
+    """The change with its interval: `+2.0 % [+1.0, +3.0]`; a count, of what has no margin."""
     if gate.difference is None:
         return DifferenceText("")
-    if math.isnan(gate.difference):
-        return DifferenceText("not a number")
-    if gate.kind == "perplexity":
-        interval = "" if gate.interval is None else f"[{_percent(gate.interval[0])}, {_percent(gate.interval[1])}]"
-        unit = "" if gate.difference >= AS_MULTIPLE_FROM else " %"
-        return DifferenceText(f"{_percent(gate.difference)}{unit}", interval)
-    if gate.kind in ("zero-shot", "agreement", "flips"):
-        ends = () if gate.interval is None else (_points(end) for end in gate.interval)
-        interval = "" if gate.interval is None else f"[{', '.join(ends)}]"
-        return DifferenceText(f"{_points(gate.difference)} pt", interval)
-    if gate.kind == "divergence":
-        interval = "" if gate.interval is None else f"[{gate.interval[0]:.2g}, {gate.interval[1]:.2g}]"
-        return DifferenceText(f"{gate.difference:.3g}", interval)
-    return DifferenceText(f"{gate.difference:+.0f}" if gate.difference else "")
-
-
-def _points(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f}"  # no minus before a zero
-
-
-def _percent(change: float) -> str:
-    """A relative change in per cent; beyond tenfold, as a multiple."""
-    return as_multiple(1 + change) if change >= AS_MULTIPLE_FROM else f"{100 * change:+.1f}"
+    if gate.kind in INTEGRITY_KINDS:
+        return DifferenceText(f"{gate.difference:+.0f}" if gate.difference else "")
+    scale = scale_of_gate(gate)
+    ends = None if math.isnan(gate.difference) else gate.interval
+    return DifferenceText(change_text(scale, gate.difference), interval_text(scale, ends).strip())
 
 
 def end_of_loss(gate: GateResult) -> str:
-    """The end of the interval on the losing side, as `difference` writes it."""
+    """The end of the interval on the losing side, as `change` writes it."""
     low, high = gate.interval or (math.nan, math.nan)
-    if gate.kind == "perplexity":
-        return f"{_percent(high)}{'' if high >= AS_MULTIPLE_FROM else ' %'}"
-    return f"{_points(low if gate.higher_is_better else high)} pt"
+    return change_text(scale_of_gate(gate), low if gate.higher_is_better else high)
 
 
 def count(gate: GateResult) -> str:
@@ -106,9 +79,7 @@ def detectable(gate: GateResult) -> str:
     """The smallest true change that the gate would have called a regression four times in five."""
     if gate.detectable is None or not math.isfinite(gate.detectable):
         return ""
-    if gate.kind == "perplexity":
-        return f"{100 * gate.detectable:+.1f} %"
-    return f"{gate.detectable:+.3g}" if gate.kind == "divergence" else f"{100 * gate.detectable:+.1f} pt"
+    return change_text(scale_of_gate(gate), gate.detectable)
 
 
 def verdict_text(gate: GateResult) -> str:
@@ -123,8 +94,4 @@ def margin(gate: GateResult) -> str:
     """The accepted loss, as it is compared."""
     if gate.margin is None:
         return ""
-    if gate.kind == "perplexity":
-        return f"+{100 * gate.margin:g} %"
-    if gate.kind == "divergence":
-        return f"+{gate.margin:g}"
-    return f"{'-' if gate.higher_is_better else '+'}{100 * gate.margin:g} pt"
+    return accepted_text(scale_of_gate(gate), gate.margin, higher_is_better=gate.higher_is_better)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from superweight.cards.gate_kinds import known_kind
 from superweight.evidence.measured import Record
 from superweight.ids import GateId
 
-ChangeKind = Literal["perplexity", "zero-shot", "divergence", "super-weights", "size", "role", "cell"]
 ChangeVerdict = Literal["PASS", "REGRESSION", "INCONCLUSIVE", "CANNOT COMPARE", "NOTE"]
 
 
@@ -19,7 +19,7 @@ class Change(Record):
 
     model: str
     recipe: str
-    kind: ChangeKind
+    kind: Annotated[str, known_kind("super-weights", "size", "role", "cell")]
     gate: str = Field(description="`perplexity:wiki`, `zero-shot:piqa`, `super-weights`, `size`, `role`, `cell`")
     verdict: ChangeVerdict = Field(description="of the later run against the earlier; NOTE judges nothing")
     message: str

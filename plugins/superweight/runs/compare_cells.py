@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from superweight.cards.gate import GateCard, GateKind
+from superweight.cards.gate import GateCard
 from superweight.cards.model import Role
 from superweight.ids import GateId
-from superweight.runs.change import Change, ChangeKind, ChangeVerdict
-from superweight.runs.figure_pair import Paired
+from superweight.runs.change import Change, ChangeVerdict
+from superweight.runs.figure_pair import FigurePair
 from superweight.runs.snapshot import CellFigures, KeptWeight, PerplexityFigure, Snapshot
 from superweight.statistics.multiplicity import holm
 from superweight.verdict.result import decides
 
-GateLookup = Callable[[GateKind, str, str, str], GateCard | None]
+GateLookup = Callable[[str, str, str, str], GateCard | None]
 """The gate card of a kind that holds for a model, a recipe, and a corpus or task, as `GateBook.gate`."""
 
 
@@ -57,7 +57,7 @@ class _Cell:
             return [self._vanished(self.old.role)]
         return [self._note("cell", "cell", f"is new: a {self.new.role}", reason="appeared")] if self.new else []
 
-    def _change(self, kind: ChangeKind, gate: str, verdict: ChangeVerdict, message: str, **more: Any) -> Change:
+    def _change(self, kind: str, gate: str, verdict: ChangeVerdict, message: str, **more: Any) -> Change:
         return Change(
             model=self.after.model,
             recipe=self.recipe,
@@ -69,10 +69,10 @@ class _Cell:
             **more,
         )
 
-    def _note(self, kind: ChangeKind, gate: str, message: str, **more: Any) -> Change:
+    def _note(self, kind: str, gate: str, message: str, **more: Any) -> Change:
         return self._change(kind, gate, "NOTE", message, **more)
 
-    def _cannot(self, kind: ChangeKind, gate: str, reason: str, message: str) -> Change:
+    def _cannot(self, kind: str, gate: str, reason: str, message: str) -> Change:
         return self._change(kind, gate, "CANNOT COMPARE", message, reason=reason)
 
     def _vanished(self, role: Role) -> Change:
@@ -83,7 +83,7 @@ class _Cell:
             return self._change("cell", "cell", "REGRESSION", words, reason="vanished")
         return self._cannot("cell", "cell", "vanished", words)
 
-    def _missing(self, kind: ChangeKind, gate: str, new: CellFigures) -> Change:
+    def _missing(self, kind: str, gate: str, new: CellFigures) -> Change:
         failure = new.failures.get("sanity" if kind == "super-weights" else gate)
         if failure is None and not self.asked:
             return self._cannot(kind, gate, "not-asked", "was not asked for in the later run")
@@ -151,8 +151,8 @@ class _Cell:
             return self._missing("perplexity", gate, new) if before else self._appeared("perplexity", gate)
         if problem := _other_text(before, after):
             return self._cannot("perplexity", gate, *problem)
-        figure = Paired.of_corpus(corpus, before, after, same_key=_same_key(old, new))
-        return self._paired(gate, figure, gates("perplexity", self.after.model, self.recipe, corpus))
+        pair = FigurePair.of_corpus(corpus, before, after, same_key=_same_key(old, new))
+        return self._paired(gate, pair, gates("perplexity", self.after.model, self.recipe, corpus))
 
     def _zero_shot(self, old: CellFigures, new: CellFigures, task: str, gates: GateLookup) -> Change:
         gate = str(GateId("zero-shot", task))
@@ -167,20 +167,21 @@ class _Cell:
             which = " and the ".join(name for name, side in zip(("earlier", "later"), scores, strict=True) if not side)
             words = f"the {which} run came without its items/, and totals are not compared"
             return self._cannot("zero-shot", gate, "items-missing", words)
-        figure = Paired.of_task(task, (before, after), scores, same_key=_same_key(old, new))
-        return self._paired(gate, figure, gates("zero-shot", self.after.model, self.recipe, task))
+        pair = FigurePair.of_task(task, (before, after), scores, same_key=_same_key(old, new))
+        return self._paired(gate, pair, gates("zero-shot", self.after.model, self.recipe, task))
 
-    def _paired(self, gate: str, figure: Paired, card: GateCard | None) -> Change:
+    def _paired(self, gate: str, pair: FigurePair, card: GateCard | None) -> Change:
+        figure = pair.figure
         if not figure.after:
-            words = f"no {'window' if figure.kind == 'perplexity' else 'item'} in common"
-            return self._cannot(figure.kind, gate, "nothing-in-common", words)
+            words = f"no {figure.kind.items.removesuffix('s')} in common"
+            return self._cannot(figure.kind.name, gate, "nothing-in-common", words)
         if card is None:
-            words = f"{figure.summary()}; no gate card sets a margin for it"
-            return self._cannot(figure.kind, gate, "no-card", words)
-        judged = figure.judged(card)
-        return self._change(figure.kind, gate, "INCONCLUSIVE", judged.pop("message"), **judged)
+            words = f"{pair.summary()}; no gate card sets a margin for it"
+            return self._cannot(figure.kind.name, gate, "no-card", words)
+        judged = pair.judged(card)
+        return self._change(figure.kind.name, gate, "INCONCLUSIVE", judged.pop("message"), **judged)
 
-    def _appeared(self, kind: ChangeKind, gate: str) -> Change:
+    def _appeared(self, kind: str, gate: str) -> Change:
         return self._note(kind, gate, "is new", reason="appeared")
 
     def _divergence(self, old: CellFigures, new: CellFigures) -> list[Change]:

@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 from scipy import stats
 
+from superweight.cards.gate_kinds import GateKind
 from superweight.evidence.measured import Record
+from superweight.verdict.kinds import Scale, scale_of
 
 TREND_RUNS = 8  # of fewer, nearly every one would have to be worse than the one before to reach TREND_P
 TREND_P = 0.01
@@ -56,7 +58,7 @@ class FigureAlarm(Alarm):
 def drift(
     series: Sequence[Point],
     margin: float,
-    kind: Literal["perplexity", "zero-shot"],
+    kind: GateKind | str,
     higher_is_better: bool = True,
     noise: float = 0.0,
 ) -> Alarm | None:
@@ -71,7 +73,7 @@ def drift(
         series: the figure, in the order of time; the first is the one that was released. Values that are not numbers
             are left out, unless the last is one.
         margin: the gate card's: ratio − 1 for perplexity, else in the score's own unit.
-        kind: perplexity is compared as a ratio, scores as a difference.
+        kind: of the gate; figures are compared on its scale: perplexities as ratios, scores as differences.
         higher_is_better: of a score; perplexity is better when lower in any case.
         noise: standard deviation of one figure under repetition: nats for perplexity, else the score's own unit.
 
@@ -82,8 +84,10 @@ def drift(
     points = [point for point in series[:-1] if math.isfinite(point.value)] + list(series[-1:])
     if len(points) < 2 or math.isnan(points[-1].value):
         return None
-    accepted = _in_losses(margin, kind)
-    losses = _losses([point.value for point in points], kind, higher_is_better)
+    scale = scale_of(kind, margin)
+    accepted = scale.loss(margin)
+    sign = -1.0 if higher_is_better and not scale.less_is_better else 1.0
+    losses = _losses([point.value for point in points], scale, sign)
     steps = [after - before for before, after in pairwise(losses)]
     total, p = losses[-1] - _ROUNDING, _trend(losses)
     if total <= max(accepted / 2, _SIGMAS * math.sqrt(2) * noise, _WAY_BACK * -min(steps)):
@@ -103,7 +107,7 @@ def drift(
     until = points[largest + 1] if found == "step" else points[-1]
     return Alarm(
         kind=found,
-        message=_sentence(found, points, largest, losses[-1], accepted, kind, p),
+        message=_sentence(found, points, largest, losses[-1], accepted, scale, p),
         loss=losses[-1],
         margin=accepted,
         first=points[0].value,
@@ -115,16 +119,9 @@ def drift(
     )
 
 
-def _in_losses(margin: float, kind: str) -> float:
-    return math.log1p(margin) if kind == "perplexity" else margin
-
-
-def _losses(values: Sequence[float], kind: str, higher_is_better: bool) -> list[float]:
-    """How much worse than the first each is."""
-    if kind == "perplexity":
-        return [math.log(value / values[0]) if math.isfinite(value) else math.inf for value in values]
-    sign = -1.0 if higher_is_better else 1.0
-    return [sign * (value - values[0]) if math.isfinite(value) else math.inf for value in values]
+def _losses(values: Sequence[float], scale: Scale, sign: float) -> list[float]:
+    """How much worse than the first each is; the sign is negative where more is better."""
+    return [sign * scale.difference(values[0], value) if math.isfinite(value) else math.inf for value in values]
 
 
 def _trend(losses: Sequence[float]) -> float | None:
@@ -139,15 +136,15 @@ def _sentence(
     largest: int,
     total: float,
     accepted: float,
-    kind: str,
+    scale: Scale,
     p: float | None,
 ) -> str:
     first, last = points[0], points[-1]
     span = (
         f"{first.value:.4g} ({_day(first)}) → {last.value:.4g} ({_day(last)}) over {len(points)} runs: "
-        f"{_amount(total, kind)} worse"
+        f"{_amount(total, scale)} worse"
     )
-    bound = _amount(accepted, kind)
+    bound = _amount(accepted, scale)
     if found == "step":
         one, other = points[largest], points[largest + 1]
         return (
@@ -159,10 +156,8 @@ def _sentence(
     return f"{span} in all, more than half of the accepted {bound}, run after run (Kendall's test, p = {p:.2g})"
 
 
-def _amount(loss: float, kind: str) -> str:
-    if kind == "perplexity":
-        return f"{math.expm1(loss):.2%}" if loss < 700 else "infinitely much"
-    return f"{100 * loss:.3g} points"
+def _amount(loss: float, scale: Scale) -> str:
+    return scale.loss_text(loss) if math.isfinite(scale.change(loss)) else "infinitely much"
 
 
 def _day(point: Point) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
-from superweight.cards.gate import GateKind
+from superweight.cards.gate_kinds import PERPLEXITY, ZERO_SHOT, GateKind
 from superweight.evidence.measured import Noise
 from superweight.evidence.moment import moment
 from superweight.ids import CellId, GateId
 from superweight.runs.compare_cells import GateLookup
 from superweight.runs.drift import FigureAlarm, Point, drift
-from superweight.runs.figure_pair import exp, mean, shared
 from superweight.runs.history import FigureEntry, RunEntry
 from superweight.runs.snapshot import CellFigures, Snapshot
+from superweight.verdict.kinds import Scale, scale_of
+from superweight.verdict.paired_figure import shared
 from superweight.verdict.result import decides
-
-_Kind = Literal["perplexity", "zero-shot"]
 
 
 def drift_alarms(
@@ -42,14 +40,14 @@ def drift_alarms(
         if not decides(cell.role):
             continue
         for kind, name, n, higher_is_better in _figures(cell):
-            card = gates(kind, latest.model, recipe, name)
-            gate, of_cell = GateId(kind, name), CellId(latest.model, recipe)
+            card = gates(kind.name, latest.model, recipe, name)
+            gate, of_cell, scale = GateId(kind.name, name), CellId(latest.model, recipe), scale_of(kind)
             if card is None:
                 continue
-            series = [*_released(release, recipe, kind, name, n), *_series(since, of_cell, gate, n)]
+            series = [*_released(release, recipe, kind, name, n), *_series(since, of_cell, gate, scale, n)]
             alarm = drift(series, card.margin, kind, higher_is_better, _sd(latest.noise.get(str(gate))))
             if alarm is not None:
-                about = f"{of_cell} {gate}{_relative(cell, kind)}"
+                about = f"{of_cell} {gate}{'' if cell.role == 'baseline' else scale.compared}"
                 fields = alarm.model_dump() | {"message": f"{about}: {alarm.message}"}
                 alarms.append(FigureAlarm(**fields, model=latest.model, recipe=recipe, gate=str(gate)))
     return alarms
@@ -60,27 +58,25 @@ def _counts(entry: RunEntry, latest: Snapshot, release: Snapshot | None) -> bool
     return entry.tier == latest.tier and after_release and entry.when <= moment(latest.taken)
 
 
-def _figures(cell: CellFigures) -> Iterator[tuple[_Kind, str, int, bool]]:
+def _figures(cell: CellFigures) -> Iterator[tuple[GateKind, str, int, bool]]:
     for corpus, perplexity in cell.perplexity.items():
-        yield "perplexity", corpus, len(perplexity.nll), False
+        yield PERPLEXITY, corpus, len(perplexity.nll), False
     for task, figure in cell.zero_shot.items():
-        yield "zero-shot", task, figure.n, figure.higher_is_better
+        yield ZERO_SHOT, task, figure.n, figure.higher_is_better
 
 
-def _series(entries: Sequence[RunEntry], cell: CellId, gate: GateId, n: int) -> Iterator[Point]:
+def _series(entries: Sequence[RunEntry], cell: CellId, gate: GateId, scale: Scale, n: int) -> Iterator[Point]:
     for entry in entries:
         figure, role = entry.figures.get(str(cell), {}).get(str(gate)), entry.roles.get(str(cell))
-        value = None if figure is None or figure.verdict == "INFRA" else _value(figure, gate, role, n)
+        value = None if figure is None or figure.verdict == "INFRA" else _value(figure, scale, role, n)
         if value is not None:
             yield Point(entry.started, value)
 
 
-def _value(figure: FigureEntry, gate: GateId, role: str | None, n: int) -> float | None:
+def _value(figure: FigureEntry, scale: Scale, role: str | None, n: int) -> float | None:
     if role == "baseline":
         return figure.value if figure.n == n else None
-    if figure.difference is None:
-        return None
-    return 1 + figure.difference if gate.kind == "perplexity" else figure.difference
+    return None if figure.difference is None else scale.relative(figure.difference)
 
 
 def _released(release: Snapshot | None, recipe: str, kind: GateKind, name: str, n: int) -> Iterator[Point]:
@@ -89,26 +85,26 @@ def _released(release: Snapshot | None, recipe: str, kind: GateKind, name: str, 
     baseline = release.baseline if release else None
     if release is None or cell is None or baseline is None:
         return
-    both: tuple[list[float], list[float]] = ([], [])
-    if kind == "perplexity" and name in cell.perplexity and name in baseline.perplexity:
-        both = shared(baseline.perplexity[name].by_window(), cell.perplexity[name].by_window())
-    elif kind == "zero-shot" and name in cell.zero_shot and name in baseline.zero_shot:
-        uncompressed = next(name for name, figures in release.cells.items() if figures is baseline)
-        both = shared(release.scores(uncompressed, name), release.scores(recipe, name))
-    uncompressed_values, values = both
-    if not values or (cell.role == "baseline" and len(values) != n):
+    uncompressed, compressed = _values(release, recipe, baseline, kind, name)
+    if not compressed or (cell.role == "baseline" and len(compressed) != n):
         return
-    if cell.role == "baseline":
-        yield Point(release.taken, exp(mean(values)) if kind == "perplexity" else mean(values))
-    else:
-        loss = mean([value - base for value, base in zip(values, uncompressed_values, strict=True)])
-        yield Point(release.taken, exp(loss) if kind == "perplexity" else loss)
+    values = compressed
+    if cell.role != "baseline":
+        values = [after - before for before, after in zip(uncompressed, compressed, strict=True)]
+    yield Point(release.taken, scale_of(kind).total(values))
 
 
-def _relative(cell: CellFigures, kind: str) -> str:
-    if cell.role == "baseline":
-        return ""
-    return " relative to the uncompressed model" if kind == "perplexity" else " minus the uncompressed model's"
+def _values(
+    release: Snapshot, recipe: str, baseline: CellFigures, kind: GateKind, name: str
+) -> tuple[list[float], list[float]]:
+    """The uncompressed model's windows or items and a recipe's, as far as both have them; empty if either has none."""
+    cell = release.cells[recipe]
+    if kind == PERPLEXITY and name in cell.perplexity and name in baseline.perplexity:
+        return shared(baseline.perplexity[name].by_window(), cell.perplexity[name].by_window())[1:]
+    if kind == ZERO_SHOT and name in cell.zero_shot and name in baseline.zero_shot:
+        uncompressed = next(one for one, other in release.cells.items() if other is baseline)
+        return shared(release.scores(uncompressed, name), release.scores(recipe, name))[1:]
+    return [], []
 
 
 def _sd(noise: Noise | None) -> float:

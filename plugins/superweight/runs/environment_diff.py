@@ -9,8 +9,10 @@ from pydantic import Field
 
 from superweight.evidence.measured import Noise, Record
 from superweight.ids import GateId
-from superweight.runs.figure_pair import Paired, finite, mean
+from superweight.runs.figure_pair import FigurePair
 from superweight.runs.snapshot import Snapshot
+from superweight.statistics.averages import finite, mean
+from superweight.verdict.kinds import scale_of
 
 _SIGMAS = 3.0  # beyond the noise by chance: less than three figures in a thousand
 
@@ -58,18 +60,18 @@ def baseline_moved(before: Snapshot, after: Snapshot) -> list[str]:
     changed = ", ".join(difference.describe() for difference in environment_diff(before, after))
     cause = f"what differs around the runs: {changed}" if changed else "nothing that was recorded around them differs"
     alarms = []
-    for gate, figure in _baseline_figures(before, after):
-        losses = figure.losses
+    for gate, pair in _baseline_figures(before, after):
+        losses = pair.figure.losses
         if not losses or not finite(losses):
             continue
         noise = after.noise.get(gate) or before.noise.get(gate)
         allowed = _allowed(losses, noise)
         if abs(mean(losses)) > allowed:
             heard = f"its A/A repeat ({noise.variation})" if noise else "its own scatter"
-            unit = "nats a token" if figure.kind == "perplexity" else "of the score"
+            unit = scale_of(pair.figure.kind).loss_unit or " of the score"
             alarms.append(
-                f"the uncompressed model, the same checkpoint, gives another figure: {figure.summary()} over "
-                f"{len(losses)} {figure.unit}, {mean(losses):+.3g} {unit} of loss where {heard} allows "
+                f"the uncompressed model, the same checkpoint, gives another figure: {pair.summary()} over "
+                f"{len(losses)} {pair.figure.unit}, {mean(losses):+.3g}{unit} of loss where {heard} allows "
                 f"{allowed:.3g}; {cause}"
             )
     return alarms
@@ -87,7 +89,7 @@ def _sd(values: list[float]) -> float:
     return math.sqrt(math.fsum((value - average) ** 2 for value in values) / max(len(values) - 1, 1))
 
 
-def _baseline_figures(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, Paired]]:
+def _baseline_figures(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, FigurePair]]:
     """The uncompressed model's figures that are of the same text and the same metric."""
     for recipe, new in after.cells.items():
         old = before.cells.get(recipe)
@@ -96,10 +98,10 @@ def _baseline_figures(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, 
         for corpus, then in old.perplexity.items():
             now = new.perplexity.get(corpus)
             if now is not None and (then.tokens_sha256, then.window) == (now.tokens_sha256, now.window):
-                yield str(GateId("perplexity", corpus)), Paired.of_corpus(corpus, then, now, same_key=False)
+                yield str(GateId("perplexity", corpus)), FigurePair.of_corpus(corpus, then, now, same_key=False)
         for task, earlier in old.zero_shot.items():
             later = new.zero_shot.get(task)
             if later is not None and earlier.metric == later.metric:
                 scores = before.scores(recipe, task), after.scores(recipe, task)
-                figure = Paired.of_task(task, (earlier, later), scores, same_key=False)
+                figure = FigurePair.of_task(task, (earlier, later), scores, same_key=False)
                 yield str(GateId("zero-shot", task)), figure

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from scipy import special
 
 from superweight.statistics.autocorrelation import variance_inflation
+from superweight.statistics.averages import finite, mean
 from superweight.statistics.confidence_sequences import (
     betting_bound,
     betting_interval,
@@ -137,18 +138,8 @@ def compare_scores(gained: int, lost: int, n: int, *, planned: int, margin: floa
             betting_interval(gained, lost, n, alpha),
         )
     loss, discordance = ((lost - gained) / n, (lost + gained) / n) if n else (0.0, 0.0)
-    return PairedTest(
-        n=n,
-        planned=planned,
-        loss=loss,
-        interval=tests.interval,
-        p_pass=_spent(tests.p_pass, share),
-        p_regression=_spent(tests.p_regression, share),
-        spread=_spread(discordance - loss**2, n),
-        method="exact score test of paired proportions" if n == planned else "confidence sequence by betting",
-        kind="scores",
-        early_share=design.early_share,
-        discordance=discordance,
+    return tests.as_paired_test(
+        "scores", n, planned, design, loss=loss, spread=_spread(discordance - loss**2, n), discordance=discordance
     )
 
 
@@ -191,18 +182,8 @@ def compare_share(count: int, n: int, *, planned: int, margin: float, design: Er
             Interval(1 - betting_bound(0, n - count, n, alpha), betting_bound(0, count, n, alpha)),
         )
     found = count / n if n else 0.0
-    return PairedTest(
-        n=n,
-        planned=planned,
-        loss=found,
-        interval=tests.interval,
-        p_pass=_spent(tests.p_pass, share),
-        p_regression=_spent(tests.p_regression, share),
-        spread=_spread(found - found**2, n),
-        method="exact binomial test" if n == planned else "confidence sequence by betting",
-        kind="share",
-        early_share=design.early_share,
-        discordance=found,
+    return tests.as_paired_test(
+        "share", n, planned, design, loss=found, spread=_spread(found - found**2, n), discordance=found
     )
 
 
@@ -232,12 +213,12 @@ def compare_means(
     n = len(losses)
     _check_counts(n, planned)
     share = design.share(n, planned)
-    loss = math.fsum(losses) / n if n and all(map(math.isfinite, losses)) else 0.0
+    loss = mean(losses) if n and finite(losses) else 0.0
     spread, skewed = math.inf, 0.0
     tests = _Tests(1.0, 1.0, Interval(-math.inf, math.inf))
     if -math.inf in losses:
         loss = -math.inf
-    elif not all(map(math.isfinite, losses)):
+    elif not finite(losses):
         loss = math.inf
         tests = _Tests(1.0, 0.0, Interval(math.inf, math.inf))
     elif n >= 2:
@@ -246,19 +227,15 @@ def compare_means(
         if share:
             error, skewed = spread / math.sqrt(n), sample_skewness(losses)
             tests = _t_tests(loss, error, skewed, n, margin, design.alpha * share, final=n == planned)
-    return PairedTest(
-        n=n,
-        planned=planned,
-        loss=loss,
-        interval=tests.interval,
-        p_pass=_spent(tests.p_pass, share),
-        p_regression=_spent(tests.p_regression, share),
-        spread=spread,
-        method="paired Student t" if n == planned else "anytime-valid paired t",
-        kind="means",
-        early_share=design.early_share,
-        skewness=skewed,
-    )
+    return tests.as_paired_test("means", n, planned, design, loss=loss, spread=spread, skewness=skewed)
+
+
+_METHODS: dict[TestKind, tuple[str, str]] = {
+    "scores": ("exact score test of paired proportions", "confidence sequence by betting"),
+    "share": ("exact binomial test", "confidence sequence by betting"),
+    "means": ("paired Student t", "anytime-valid paired t"),
+}
+"""The test of all planned items, and that of fewer."""
 
 
 class _Tests(NamedTuple):
@@ -268,15 +245,46 @@ class _Tests(NamedTuple):
     p_regression: float
     interval: Interval
 
+    def as_paired_test(
+        self,
+        kind: TestKind,
+        n: int,
+        planned: int,
+        design: ErrorBudget,
+        *,
+        loss: float,
+        spread: float,
+        discordance: float = 0.0,
+        skewness: float = 0.0,
+    ) -> PairedTest:
+        """With p-values to compare with the whole of alpha."""
+        share = design.share(n, planned)
+        return PairedTest(
+            n=n,
+            planned=planned,
+            loss=loss,
+            interval=self.interval,
+            p_pass=_spent(self.p_pass, share),
+            p_regression=_spent(self.p_regression, share),
+            spread=spread,
+            method=_METHODS[kind][n != planned],
+            kind=kind,
+            early_share=design.early_share,
+            discordance=discordance,
+            skewness=skewness,
+        )
+
 
 def _spent(p: float, share: float) -> float:
     """A p-value to compare with the whole of alpha, where only a share of alpha may be used."""
     return min(1.0, p / share) if share else p
 
 
-def _t_tests(mean: float, error: float, skewed: float, n: int, margin: float, alpha: float, *, final: bool) -> _Tests:
+def _t_tests(
+    average: float, error: float, skewed: float, n: int, margin: float, alpha: float, *, final: bool
+) -> _Tests:
     """Student's t or its anytime-valid sibling, from the mean, its standard error, and the values' skewness."""
-    excess = mean - margin
+    excess = average - margin
     # Losses that are all the same decide by their sign; a no-op loses exactly nothing everywhere, and must pass.
     t = excess / error if error else math.copysign(math.inf, excess) if excess else 0.0
     low, high = float(skew_guarded_t(t, skewed, n)), float(skew_guarded_t(-t, -skewed, n))
@@ -288,7 +296,7 @@ def _t_tests(mean: float, error: float, skewed: float, n: int, margin: float, al
         reach = t_half_width(n, alpha)
     half = reach * error if error or math.isfinite(reach) else math.inf
     below, above = (half * float(interval_stretch(side * skewed, n)) for side in (-1, 1))
-    return _Tests(p_pass, p_regression, Interval(mean - below, mean + above))
+    return _Tests(p_pass, p_regression, Interval(average - below, average + above))
 
 
 def _one_over(log_capital: float) -> float:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pkgutil import resolve_name
+from typing import Any
 
 from scipy import special
 
-from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS, GateCard, GateKind
-from superweight.evidence.measured import CellEvidence, Failure
+from superweight.cards.gate import GateCard
+from superweight.cards.gate_kinds import GATE_KINDS, INTEGRITY_KINDS, GateKind, gate_kind, kinds_of
+from superweight.errors import CardError
+from superweight.evidence.measured import CellEvidence, Failure, Perplexity, ZeroShot
 from superweight.ids import GateId
 from superweight.statistics.multiplicity import holm
+from superweight.statistics.noninferiority import ErrorBudget
 from superweight.verdict import quality
 from superweight.verdict.explain.message import with_argument, worded
 from superweight.verdict.integrity import judge_detection, judge_sanity, judge_super_weights
 from superweight.verdict.margins import below_noise_floor, expired, warnings, why_not_applicable
-from superweight.verdict.result import QUALITY, GateResult, Kind, infra_gate
+from superweight.verdict.result import GateResult, infra_gate
 from superweight.verdict.rules import Rules
 
-_KINDS: tuple[Kind, ...] = ("detection", "sanity", "super-weights", *QUALITY)
+Judge = Callable[[GateCard, str, Any, Any, ErrorBudget], GateResult]
+"""Judges one corpus or task by one card, from the candidate's and the baseline's figure: `Perplexity` or `ZeroShot`."""
 
 
 def gates_of(
@@ -53,11 +59,26 @@ def _summed_up(gate: GateResult) -> GateResult:
 def quality_gates(cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> Iterator[GateResult]:
     """The gates that compare figures with the uncompressed model's, each as if it were the only one."""
     for corpus in cell.perplexity:
-        for kind in CORPUS_KINDS:
+        for kind in kinds_of("corpus"):
             yield from _judged(kind, corpus, cell, baseline, rules)
     for task in cell.zero_shot:
-        for kind in TASK_KINDS:
+        for kind in kinds_of("task"):
             yield from _judged(kind, task, cell, baseline, rules)
+
+
+def judge_of(kind: GateKind) -> Judge:
+    """The function that judges a kind.
+
+    Raises:
+        CardError: there is none where the kind says.
+
+    """
+    try:
+        judge: Judge = resolve_name(kind.judge)
+    except (ImportError, AttributeError, ValueError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise CardError(f"gate kind '{kind.name}': judge: '{kind.judge}' cannot be imported ({found})") from error
+    return judge
 
 
 def _baseline_gates(cell: CellEvidence) -> Iterator[GateResult]:
@@ -74,30 +95,25 @@ def _integrity_gates(cell: CellEvidence) -> list[GateResult]:
 
 
 def _judged(kind: GateKind, of: str, cell: CellEvidence, baseline: CellEvidence, rules: Rules) -> Iterator[GateResult]:
-    card = rules.book.gate(kind, cell.model, cell.recipe, of)
+    card, gate = rules.book.gate(kind.name, cell.model, cell.recipe, of), f"{kind.name}:{of}"
     if card is None:
         return
-    known = baseline.perplexity if kind in CORPUS_KINDS else baseline.zero_shot
-    if of not in known:
-        yield _no_baseline(f"{kind}:{of}", kind)
+    if of not in _figures(baseline, kind):
+        yield _no_baseline(gate, kind.name)
         return
-    if kind in ("divergence", "agreement") and (problem := quality.unsound(baseline.perplexity[of])) is not None:
-        yield infra_gate(f"{kind}:{of}", kind, problem)
+    budget = replace(rules.design(card.confidence), family=max(1, rules.planned.get(cell.id, 1)))
+    try:
+        judge = judge_of(kind)
+    except CardError as error:
+        yield infra_gate(gate, kind.name, Failure(stage=gate, reason="no-judge", message=str(error)))
         return
-    design = replace(rules.design(card.confidence), family=max(1, rules.planned.get(cell.id, 1)))
-    match kind:
-        case "perplexity":
-            gate = quality.judge_perplexity(card, of, cell.perplexity[of], baseline.perplexity[of], design)
-        case "divergence":
-            gate = quality.judge_divergence(card, of, cell.perplexity[of], design)
-        case "agreement":
-            gate = quality.judge_agreement(card, of, cell.perplexity[of], design)
-        case "zero-shot":
-            gate = quality.judge_zero_shot(card, of, cell.zero_shot[of], baseline.zero_shot[of], design)
-            gate = quality.if_a_loss_could_show(gate, card, baseline.zero_shot[of])
-        case "flips":
-            gate = quality.judge_flips(card, of, cell.zero_shot[of], baseline.zero_shot[of], design)
-    yield _with_provenance(gate, card, cell, baseline, rules)
+    judged = judge(card, of, _figures(cell, kind)[of], _figures(baseline, kind)[of], budget)
+    yield _with_provenance(judged, card, cell, baseline, rules)
+
+
+def _figures(cell: CellEvidence, kind: GateKind) -> Mapping[str, Perplexity | ZeroShot]:
+    """What a kind judges, by corpus or task."""
+    return cell.perplexity if kind.of == "corpus" else cell.zero_shot
 
 
 def _with_provenance(
@@ -107,7 +123,7 @@ def _with_provenance(
     if gate.verdict == "INFRA":
         return gate
     machine = cell.checkpoint.get("environment", {})
-    figure = cell.perplexity[gate.of] if card.kind in CORPUS_KINDS else cell.zero_shot[gate.of]
+    figure = _figures(cell, gate_kind(card.kind))[gate.of]
     planned = figure.planned or gate.planned or 0
     found = why_not_applicable(
         card, planned=planned, device_class=machine.get("device class", ""), today=rules.today
@@ -180,14 +196,15 @@ def _waived(gate: GateResult, cell: CellEvidence, rules: Rules) -> GateResult:
     return gate.model_copy(update={"expired_waivers": [sentence for sentence in late if sentence]})
 
 
-def _no_baseline(gate: str, kind: Kind) -> GateResult:
+def _no_baseline(gate: str, kind: str) -> GateResult:
     message = "the uncompressed model has no such figure in this run, so there is nothing to compare with"
     return infra_gate(gate, kind, Failure(stage=gate, reason="no-baseline", message=message))
 
 
 def _failed(failure: Failure, cell: CellEvidence) -> GateResult:
     """What could not be measured is INFRA; a reference that changes super weights has nothing to show without any."""
-    kind: Kind = next((kind for kind in _KINDS if GateId.parse(failure.stage).kind == kind), "measurement")
+    stage = GateId.parse(failure.stage).kind
+    kind = stage if stage in GATE_KINDS or stage in INTEGRITY_KINDS else "measurement"
     gate = infra_gate(failure.stage, kind, failure)
     if failure.reason != "not-applicable" or not cell.not_applicable:
         return gate

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Literal
 
-from superweight.cards.gate import CORPUS_KINDS, GateCard, GateKind
+from superweight.cards.gate import GateCard
+from superweight.cards.gate_kinds import gate_kind
 from superweight.cards.waiver import WaiverCard
 from superweight.evidence.measured import Noise
+from superweight.verdict.kinds import loss_margin, scale_of
 
 Staleness = Literal["gate-expired", "gate-n", "gate-device"]
 
@@ -38,7 +40,7 @@ def why_not_applicable(card: GateCard, *, planned: int, device_class: str, today
             "decide its margin anew, then give it a new date and expires."
         )
     if card.n is not None and card.n != planned:
-        what = _items(card.kind)
+        what = gate_kind(card.kind).items
         return "gate-n", (
             f"{who} was decided for {card.n} {what}{_ticket(card.ticket)} and this run plans {planned}: measure "
             f"{card.n}, or decide the margin for {planned} {what} and give the card that n."
@@ -78,11 +80,6 @@ def warnings(card: GateCard, *, versions: Mapping[str, str], today: date) -> lis
     return found
 
 
-def loss_margin(card: GateCard) -> float:
-    """The margin on the scale of losses: of perplexity, nats a token (the log of the ratio); else as on the card."""
-    return math.log1p(card.margin) if card.kind == "perplexity" else card.margin
-
-
 def noise_floor(noise: Noise) -> float:
     """What an A/A repeat cannot tell from nothing: |mean| + 2·sd/√n, its bias and twice its standard error.
 
@@ -109,8 +106,7 @@ def below_noise_floor(card: GateCard, noise: Noise) -> str | None:
     floor, margin = noise_floor(noise), loss_margin(card)
     if margin >= floor:
         return None
-    unit = " nats a token" if card.kind in ("perplexity", "divergence") else ""
-    what = _items(card.kind)
+    unit, what = scale_of(card.kind).loss_unit, gate_kind(card.kind).items
     limit = f"the margin of gate card '{card.id}' ({margin:.2g}{unit})"
     repeated = f"the uncompressed model, measured again over {noise.n} {what} with {noise.variation},"
     if not math.isfinite(floor):
@@ -136,10 +132,6 @@ def expired(waiver: WaiverCard, today: date) -> str | None:
 def _begins(found: str, prefix: str) -> bool:
     """Whether `found` begins with `prefix` as whole words: an A100 is no A10, and 2.90 is no 2.9."""
     return found.startswith(prefix) and not found[len(prefix) :][:1].isalnum()
-
-
-def _items(kind: GateKind) -> str:
-    return "windows" if kind in CORPUS_KINDS else "items"
 
 
 def _ticket(ticket: str) -> str:

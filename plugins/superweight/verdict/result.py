@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from superweight.cards.gate_kinds import GATE_KINDS, INTEGRITY_KINDS, GateKind, known_kind
 from superweight.cards.model import Role
 from superweight.evidence.measured import Failure, Record, Verdict
 from superweight.ids import GateId
 
-Kind = Literal[
-    "detection",
-    "sanity",
-    "super-weights",
-    "perplexity",
-    "zero-shot",
-    "divergence",
-    "agreement",
-    "flips",
-    "measurement",
-]
-QUALITY: tuple[Kind, ...] = ("perplexity", "zero-shot", "divergence", "agreement", "flips")
+QUALITY: Mapping[str, GateKind] = GATE_KINDS
 """Kinds that compare figures with the uncompressed model's, and so can be wrong by chance."""
 
 SEVERITY: tuple[Verdict, ...] = ("REGRESSION", "INFRA", "INCONCLUSIVE", "PASS")
@@ -119,7 +109,9 @@ class GateResult(Record):
     """One question asked of one cell, with the figures that answer it."""
 
     gate: str = Field(description="`perplexity:wiki`, `zero-shot:piqa`, `super-weights`, `sanity`, `detection`")
-    kind: Kind
+    kind: Annotated[str, known_kind(*INTEGRITY_KINDS)] = Field(
+        description=f"a kind of gate card, or one of {', '.join(INTEGRITY_KINDS)}"
+    )
     verdict: Verdict
     message: str = Field(
         description="the argument in words and figures: `summary`, and below it what the fields from `findings` to "
@@ -206,7 +198,7 @@ class GateResult(Record):
     decides: bool = Field(default=True, description="false on references: shown, never decisive")
 
 
-def infra_gate(gate: str, kind: Kind, failure: Failure) -> GateResult:
+def infra_gate(gate: str, kind: str, failure: Failure) -> GateResult:
     """A question that could not be answered."""
     message = f"not measured ({failure.reason}): {failure.message}"
     summary, *findings = message.split("\n")  # of an error, which may go on below its first line

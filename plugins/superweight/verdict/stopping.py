@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
+from superweight.cards.gate_kinds import kinds_from
 from superweight.evidence.measured import CellEvidence
 from superweight.ids import GateId
 from superweight.verdict.cell import quality_gates
@@ -26,15 +26,15 @@ def may_stop(cell: CellEvidence, gate: str, baseline: CellEvidence, rules: Rules
     """
     if not rules.sequential:
         return False
-    figure = GateId.parse(gate)
-    kinds = CORPUS_KINDS if figure.kind in CORPUS_KINDS else TASK_KINDS
+    measured = GateId.parse(gate)
+    served = {str(GateId(kind.name, measured.of)) for kind in kinds_from(measured.kind)}
     gates = list(quality_gates(cell, baseline, rules))
     family = max(rules.planned.get(cell.id, 0), len(gates)) * max(len(rules.planned), 1)
     regressed = [each for each in gates if _is_regression(each, family)]
     if any(rules.book.waiver(cell.model, cell.recipe, each.gate, rules.today) is None for each in regressed):
         return True
-    unfinished = [each for each in gates if each.kind in kinds and each.of == figure.of]
-    return bool(unfinished) and all(each.verdict == "PASS" or each in regressed for each in unfinished)
+    awaited = [each for each in gates if each.gate in served]
+    return bool(awaited) and all(each.verdict == "PASS" or each in regressed for each in awaited)
 
 
 def _is_regression(gate: GateResult, family: int) -> bool:

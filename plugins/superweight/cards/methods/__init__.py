@@ -11,7 +11,7 @@ from superweight.cards.methods.experiments import (
     ScaleSuperWeights,
 )
 from superweight.cards.methods.int8 import W8A8, SmoothQuant
-from superweight.cards.methods.lookup import ENTRY_POINTS, AnyMethod, import_kinds, kind_named, method_of
+from superweight.cards.methods.lookup import AnyMethod, kind_named, method_of
 from superweight.cards.methods.rounding import (
     CLIPPED_AND_RESTORED,
     TO_NEAREST,
@@ -23,7 +23,6 @@ from superweight.cards.methods.rounding import (
 
 __all__ = [
     "CLIPPED_AND_RESTORED",
-    "ENTRY_POINTS",
     "KINDS",
     "TO_NEAREST",
     "W8A8",
@@ -43,7 +42,6 @@ __all__ = [
     "ScaleSuperWeights",
     "SmoothQuant",
     "WeightBlocks",
-    "import_kinds",
     "kind_named",
     "method_of",
 ]

@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from superweight.cards.foreign_kinds import load_foreign_kinds
 from superweight.cards.methods import experiments, int8, rounding  # noqa: F401 - their kinds are known once imported
 from superweight.cards.methods.base import KINDS, Method
 from superweight.errors import CardError
 
-ENTRY_POINTS = "superweight.kinds"
-"""The group of entry points by which a package makes its kinds of recipes known; each names a module."""
-
 _INFINITIES = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # as JSON has them
-
-
-@cache
-def import_kinds() -> None:
-    """Import the kinds of recipes of installed packages, once.
-
-    Raises:
-        CardError: the module that an entry point names cannot be imported, or declares a kind wrongly.
-    """
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:
-            raise CardError(
-                f"entry point '{point.name}' of {_package(point)} (group {ENTRY_POINTS}): expected a module that "
-                f"declares kinds of recipes, and importing {point.value} failed: {type(error).__name__}: {error}. "
-                "Mend that package, or uninstall it."
-            ) from error
 
 
 def kind_named(name: object) -> type[Method] | None:
     """The kind that a card calls by this name; None if no package at hand declares it.
 
     Raises:
-        CardError: as `import_kinds`.
+        CardError: as `load_foreign_kinds`.
     """
     if not isinstance(name, str):
         return None
     if name not in KINDS:
-        import_kinds()
+        load_foreign_kinds()
     return KINDS.get(name)
 
 
@@ -89,10 +67,6 @@ def _without_kind(given: dict[Any, Any]) -> Method:
     what = PydanticCustomError("kind", f"Input should be {known}") if "kind" in given else "missing"
     problem = InitErrorDetails(type=what, loc=("kind",), input=given.get("kind", given))
     raise ValidationError.from_exception_data("Method", [problem])
-
-
-def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
 
 
 AnyMethod = Annotated[SerializeAsAny[Method], PlainValidator(_validated)]

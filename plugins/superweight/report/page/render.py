@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from superweight.cards.gate import REQUIRED_KINDS
+from superweight.cards.gate_kinds import required_kinds
 from superweight.evidence.moment import moment
 from superweight.ids import GateId
 from superweight.progress import duration
@@ -83,7 +83,7 @@ def render_html(
             pictures=pictures.models,
             views=views,
             brief=len(views) > _BRIEF,
-            columns=[gate for gate in map(GateId.parse, _gates(document)) if gate.kind in REQUIRED_KINDS],
+            columns=[gate for gate in map(GateId.parse, _gates(document)) if gate.kind in required_kinds()],
             column=column,
             choices=_choices(document, views),
         )

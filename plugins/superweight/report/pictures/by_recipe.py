@@ -16,7 +16,7 @@ from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour
 from superweight.report.shippable import used
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
-from superweight.verdict.amounts import as_multiple
+from superweight.verdict.kinds import as_multiple
 
 _SPAN, _LEAST = 4.0, 1.5  # margins on the losing side; what lies beyond is drawn at the edge
 _MANIFOLD = 10.0  # times the uncompressed model's perplexity

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
-from superweight.cards.gate import REQUIRED_KINDS
+from superweight.cards.gate_kinds import required_kinds
 from superweight.ids import CellId, GateId
 from superweight.report.format import number
 from superweight.report.pictures.picture import Picture, Rows
@@ -69,7 +69,7 @@ def _figures(run: RunEntry, model: str) -> Iterator[_Seen]:
         of, recipe = CellId.parse(cell)
         if of == model and run.roles.get(cell) in ("candidate", "reference"):
             for gate, figure in figures.items():
-                if GateId.parse(gate).kind in REQUIRED_KINDS and figure.difference is not None:
+                if GateId.parse(gate).kind in required_kinds() and figure.difference is not None:
                     yield _Seen(run, recipe, run.roles[cell], gate, figure)
 
 

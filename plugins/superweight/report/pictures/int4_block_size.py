@@ -16,7 +16,7 @@ from superweight.report.pictures.figures import Figure, figures, link, role_mark
 from superweight.report.pictures.picture import Picture
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash, verdict_shape
 from superweight.runs.document import CellDocument
-from superweight.verdict.amounts import as_multiple
+from superweight.verdict.kinds import as_multiple
 
 _SAME = 0.02  # relative: less is no difference worth a sentence
 

@@ -14,7 +14,7 @@ from superweight.report.pictures.figures import figures, link, role_mark
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, verdict_colour, verdict_shape
 from superweight.runs.document import CellDocument
-from superweight.verdict.amounts import as_multiple
+from superweight.verdict.kinds import as_multiple
 
 _WORST = 4.0  # times the uncompressed model's perplexity; beyond, a point stands at the edge
 _LOSS = -25.0  # points of score, likewise

@@ -14,7 +14,7 @@ from superweight.report.pictures.figures import Figure, figures, link, mark_text
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 from superweight.runs.document import CellDocument
-from superweight.verdict.amounts import as_multiple
+from superweight.verdict.kinds import as_multiple
 
 
 class _Point(NamedTuple):

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from superweight.cards.gate import CORPUS_KINDS
 from superweight.evidence.measured import CellEvidence, StoredWeight
 from superweight.verdict.explain.next_settings import finer_settings, settings_that_keep_super_weights
-from superweight.verdict.result import Advice, AdviceKind, GateResult
+from superweight.verdict.result import QUALITY, Advice, AdviceKind, GateResult
 
 _EXPLODED = 10  # times the baseline's perplexity: beyond what rounding does to a model that still works
 _CHANGED_MUCH = 0.1  # relative; smaller changes of a super weight seldom show (arXiv:2411.07191, figure 6)
@@ -145,16 +144,13 @@ def _cause(cell: CellEvidence, gate: GateResult) -> list[Advice]:
 
 def _hidden(asked: str, gates: Sequence[GateResult]) -> list[Advice]:
     """Of a model that is as good and yet another one (arXiv:2407.09141)."""
-    quality = [gate for gate in gates if gate.id.kind in ("perplexity", "zero-shot")]
-    if asked not in ("divergence", "agreement", "flips") or not quality:
+    required = [name for name, kind in QUALITY.items() if kind.required]
+    quality = [gate for gate in gates if gate.id.kind in required]
+    finding = QUALITY[asked].another_model if asked in QUALITY else ""
+    if not finding or not quality:
         return []
     if any(gate.verdict != "PASS" for gate in quality):
         return []
-    finding = {
-        "divergence": "its next-token distributions are not the baseline's",
-        "agreement": "it ranks other tokens first",
-        "flips": "it answers other questions right",
-    }[asked]
     sentence = (
         f"perplexity and accuracy hold, but {finding}: as good a model and not the same one (arXiv:2407.09141). If it "
         "must not be told from the uncompressed one, compress less; if it may, this margin is the one to think about"
@@ -182,7 +178,7 @@ def _most_accepted(gate: GateResult) -> float:
     """The badness that lies at the margin; infinite where there is none."""
     if gate.baseline is None or gate.margin is None:
         return math.inf
-    if gate.kind == "perplexity":
+    if gate.kind in QUALITY and QUALITY[gate.kind].scale == "ratio":
         return gate.baseline * (1 + gate.margin)
     return gate.margin - gate.baseline if gate.higher_is_better else gate.baseline + gate.margin
 
@@ -217,8 +213,7 @@ def _others(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[CellEvidenc
 
 
 def _undecided(gate: GateResult, sizes: Mapping[str, int | None]) -> list[Advice]:
-    of_windows = gate.id.kind in CORPUS_KINDS
-    units = "windows" if of_windows else "items"
+    units = QUALITY[gate.id.kind].items if gate.id.kind in QUALITY else "items"
     if gate.n is not None and gate.planned is not None and gate.n < gate.planned:
         return []  # not pursued, since the cell was decided without it: what decided it comes first
     if gate.needed is None:
@@ -240,7 +235,7 @@ def _undecided(gate: GateResult, sizes: Mapping[str, int | None]) -> list[Advice
         size = sizes[enough]
         way = f"--superweight-tier {enough} measures {'all there are' if size is None else size}"
     else:
-        way = f"raise {'windows' if of_windows else 'limit'} in a tier card of your own"
+        way = f"raise {'windows' if units == 'windows' else 'limit'} in a tier card of your own"
     return [Advice(kind="measure-more", text=f"{text}: {way}", tier=enough, n=gate.needed)]
 
 

@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from superweight.cards.gate import CORPUS_KINDS, TASK_KINDS
 from superweight.evidence.measured import CellEvidence
-from superweight.verdict.amounts import as_percent
 from superweight.verdict.explain.advice import advice, super_weight_state
 from superweight.verdict.flips import (
     answers_text,
@@ -18,6 +16,7 @@ from superweight.verdict.flips import (
     windows_text,
     worst_windows,
 )
+from superweight.verdict.kinds import IN_MESSAGES, change_text, scale_of_gate
 from superweight.verdict.result import QUALITY, GateResult
 from superweight.verdict.rules import Rules
 
@@ -71,7 +70,7 @@ def _lines(gate: GateResult) -> list[str]:
         return lines
     if gate.windows:
         lines += ["windows that lost most:", windows_text(gate.windows)]
-    if gate.kind in TASK_KINDS and gate.verdict != "PASS" and "flipped" in gate.details:
+    if _of_a_task(gate) and gate.verdict != "PASS" and "flipped" in gate.details:
         lines.append(answers_text(gate.details["flipped"], gate.answers))
     lines += [f"super weights: {gate.super_weights}"] if gate.super_weights else []
     lines += [f"odd: {oddity.text}" for oddity in gate.oddities]
@@ -79,8 +78,12 @@ def _lines(gate: GateResult) -> list[str]:
     return lines + [f"try: {each.text}" for each in gate.advice]
 
 
+def _of_a_task(gate: GateResult) -> bool:
+    return gate.kind in QUALITY and QUALITY[gate.kind].of == "task"
+
+
 def _with_flips(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) -> GateResult:
-    if gate.kind not in TASK_KINDS or gate.of not in baseline.zero_shot or gate.of not in cell.zero_shot:
+    if not _of_a_task(gate) or gate.of not in baseline.zero_shot or gate.of not in cell.zero_shot:
         return gate
     changed = flips(baseline.zero_shot[gate.of], cell.zero_shot[gate.of])
     details = {"flips": len(changed), "flipped": directions(changed)}
@@ -90,7 +93,8 @@ def _with_flips(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) ->
 def _detectable_clause(gate: GateResult) -> str:
     if gate.detectable is None or not math.isfinite(gate.detectable):
         return ""
-    return f"; would have seen a change of {amount(gate, gate.detectable)} four times in five"
+    seen = change_text(scale_of_gate(gate), gate.detectable, IN_MESSAGES)
+    return f"; would have seen a change of {seen} four times in five"
 
 
 def _why_undecided(gate: GateResult, gates: Sequence[GateResult]) -> dict[str, str]:
@@ -105,20 +109,9 @@ def _why_undecided(gate: GateResult, gates: Sequence[GateResult]) -> dict[str, s
 
 
 def _most_changed(gate: GateResult, cell: CellEvidence, baseline: CellEvidence) -> dict[str, Any]:
-    of = gate.of
-    if gate.kind in CORPUS_KINDS and of in cell.perplexity and of in baseline.perplexity:
+    of, measured_on = gate.of, QUALITY[gate.kind].of
+    if measured_on == "corpus" and of in cell.perplexity and of in baseline.perplexity:
         return {"windows": worst_windows(baseline.perplexity[of], cell.perplexity[of], _WINDOWS)}
-    if gate.kind in TASK_KINDS and of in cell.zero_shot and of in baseline.zero_shot:
+    if measured_on == "task" and of in cell.zero_shot and of in baseline.zero_shot:
         return {"answers": largest_shifts(flips(baseline.zero_shot[of], cell.zero_shot[of]), _ITEMS)}
     return {}
-
-
-def amount(gate: GateResult, difference: float) -> str:
-    """A difference of the gate's figure, in the unit that it is judged in."""
-    match gate.kind:
-        case "zero-shot":
-            return f"{difference:+.4f}"  # the metric's own unit, which is not always a share
-        case "divergence":
-            return f"{difference:+.3g} nats a token"
-        case _:
-            return as_percent(difference)
