@@ -8,6 +8,7 @@ from superweight.report.format import SYMBOLS, count, difference, end_of_loss, m
 from superweight.report.overview import in_order, model_verdicts
 from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
+from superweight.verdict.result import QUALITY
 
 _MEGABYTE = 8e6  # bits
 
@@ -36,7 +37,6 @@ def candidate_rows(document: RunDocument) -> list[CandidateRow]:
 def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
     perplexity, score = closest(cell, "perplexity"), closest(cell, "zero-shot")
     kept = sum(weight.survived for weight in cell.super_weights)
-    on = ((perplexity, "windows"), (score, "items"))
     simulated = cell.method is not None and cell.method.simulated
     return CandidateRow(
         cell=cell,
@@ -45,7 +45,7 @@ def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
         perplexity=_at_worst(perplexity),
         score=_at_worst(score),
         kept=f"{kept} of {len(cell.super_weights)}" if cell.super_weights else "",
-        measured_on=", ".join(f"{count(gate)} {unit}" for gate, unit in on if gate),
+        measured_on=", ".join(f"{count(gate)} {QUALITY[gate.kind].items}" for gate in (perplexity, score) if gate),
         remark="simulated arithmetic, not an engine's" if simulated else "",
     )
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from superweight.report.format import SYMBOLS, count, difference, margin, number, verdict_label, verdict_text
 from superweight.runs.document import CellDocument, RunDocument
 from superweight.verdict import GateResult
+from superweight.verdict.result import QUALITY
 
 COLUMNS = ("model", "recipe", "role", "bits", "gate", "baseline", "value", "difference", "margin", "n", "verdict")
 
@@ -54,8 +55,9 @@ def cell_rows(document: RunDocument) -> pd.DataFrame:
             "super weights": _survival(cell),
         }
         for gate in cell.gates:
-            if gate.kind in ("perplexity", "zero-shot"):
-                row[gate.of] = _figure(gate)
+            if gate.kind in QUALITY:
+                same = gate.kind == QUALITY[gate.kind].stage
+                row[gate.of if same else f"{gate.kind} {gate.of}"] = _figure(gate)
             if "kl" in gate.details:
                 row[f"KL {gate.of}"] = f"{gate.details['kl']:.2g}"
         row["verdict"] = f"{SYMBOLS[cell.verdict]} {verdict_label(cell)}"

@@ -36,6 +36,10 @@ class Scale:
     """After a change."""
     loss_unit: ClassVar[str] = ""
     """After a loss."""
+    factor: ClassVar[float] = 1.0
+    """From a change to what axes of pictures show of it."""
+    axis: ClassVar[str] = ""
+    """The unit of axes."""
     less_is_better: ClassVar[bool] = False
     """Whether it is of every figure on this scale, whatever its metric says."""
     compared: ClassVar[str] = " minus the uncompressed model's"
@@ -81,6 +85,7 @@ class Scale:
 class _Ratio(Scale):
     unit = " %"
     loss_unit = " nats a token"
+    factor, axis = 100.0, ", %"
     less_is_better = True
     compared = " relative to the uncompressed model"
 
@@ -112,6 +117,7 @@ class _Ratio(Scale):
 
 class _Points(Scale):
     unit = " pt"
+    factor, axis = 100.0, ", points"
 
     def number(self, change: float, digits: int = IN_TABLES) -> str:
         return _signed(100 * change, digits)
@@ -123,6 +129,7 @@ class _Points(Scale):
 class _Nats(Scale):
     unit = " nats a token"
     loss_unit = " nats a token"
+    axis = ", nats a token"
 
     def number(self, change: float, digits: int = IN_TABLES) -> str:
         return f"{change + 0.0:+.{digits + 2}g}"

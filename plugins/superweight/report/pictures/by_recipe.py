@@ -16,10 +16,10 @@ from superweight.report.pictures.theme import BEYOND, ROW, Panel, verdict_colour
 from superweight.report.shippable import used
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
-from superweight.verdict.kinds import as_multiple
+from superweight.verdict.kinds import Scale, scale_of_gate
+from superweight.verdict.result import QUALITY
 
 _SPAN, _LEAST = 4.0, 1.5  # margins on the losing side; what lies beyond is drawn at the edge
-_MANIFOLD = 10.0  # times the uncompressed model's perplexity
 _WIDTH = 760  # pixels, shared by the panels
 _PANELS = 4  # side by side; more go below
 
@@ -27,15 +27,12 @@ _PANELS = 4  # side by side; more go below
 class _Kind(NamedTuple):
     name: str
     word: str
-    unit: str
-    items: str
-    worse: int
-    """1 where a larger difference is worse."""
+    figure: str
 
 
 _KINDS = {
-    "perplexity": _Kind("perplexity", "Perplexity", "change of perplexity, %", "windows", 1),
-    "zero-shot": _Kind("accuracy", "Accuracy", "change of score, points", "items", -1),
+    "perplexity": _Kind("perplexity", "Perplexity", "perplexity"),
+    "zero-shot": _Kind("accuracy", "Accuracy", "score"),
 }
 
 
@@ -53,7 +50,7 @@ def change_picture(cells: Sequence[CellDocument], kind: str, *, candidates: bool
         return None
     about = _KINDS[kind]
     order = [role_mark(cell) for cell in _ordered(found)]
-    panels = [_panel(found, of, about, order) for of in dict.fromkeys(figure.of for figure in found)]
+    panels = [_panel(found, of, about) for of in dict.fromkeys(figure.of for figure in found)]
     width = max(120, _WIDTH // min(len(panels), _PANELS))
     charts = [_drawn(panel, about, order, width, labels=place % _PANELS == 0) for place, panel in enumerate(panels)]
     rows = [alt.hconcat(*charts[at : at + _PANELS], spacing=12) for at in range(0, len(charts), _PANELS)]
@@ -72,10 +69,12 @@ def change_picture(cells: Sequence[CellDocument], kind: str, *, candidates: bool
 
 class _Panel(NamedTuple):
     of: str
+    axis: str
     rows: Rows
     low: float
     high: float
     margin: float
+    """At which what is not accepted begins, on the losing side."""
 
 
 def _ordered(found: Sequence[Figure]) -> list[CellDocument]:
@@ -87,23 +86,24 @@ def _ordered(found: Sequence[Figure]) -> list[CellDocument]:
     return [cell for _, cell in sorted(worse.values(), key=lambda pair: pair[0])]
 
 
-def _panel(found: Sequence[Figure], of: str, about: _Kind, order: Sequence[str]) -> _Panel:
+def _panel(found: Sequence[Figure], of: str, about: _Kind) -> _Panel:
     here = [figure for figure in found if figure.of == of]
-    accepted = 100 * max((figure.gate.margin or 0.0) for figure in here) or 5.0
-    ends = [about.worse * end for figure in here for end in _ends(figure) if math.isfinite(end)]
+    scale, worse = scale_of_gate(here[0].gate), -1 if here[0].gate.higher_is_better else 1
+    accepted = scale.factor * max((figure.gate.margin or 0.0) for figure in here) or 0.05 * scale.factor
+    ends = [worse * end for figure in here for end in _ends(figure, scale) if math.isfinite(end)]
     loss = min(_SPAN, max(_LEAST, *(1.1 * end / accepted for end in ends))) * accepted
     gain = min(_SPAN / 2, max(_LEAST / 2, *(-1.1 * end / accepted for end in ends))) * accepted
-    low, high = (-gain, loss) if about.worse > 0 else (-loss, gain)
-    rows = [_row(figure, low, high) for figure in here]
-    return _Panel(of, rows, low, high, accepted * about.worse)
+    low, high = (-gain, loss) if worse > 0 else (-loss, gain)
+    rows = [_row(figure, scale, low, high) for figure in here]
+    return _Panel(of, f"change of {about.figure}{scale.axis}", rows, low, high, accepted * worse)
 
 
-def _ends(figure: Figure) -> tuple[float, ...]:
-    return tuple(100 * end for end in (figure.change, *(figure.gate.interval or ())))
+def _ends(figure: Figure, scale: Scale) -> tuple[float, ...]:
+    return tuple(scale.factor * end for end in (figure.change, *(figure.gate.interval or ())))
 
 
-def _row(figure: Figure, low: float, high: float) -> dict[str, object]:
-    value, *interval = _ends(figure)
+def _row(figure: Figure, scale: Scale, low: float, high: float) -> dict[str, object]:
+    value, *interval = _ends(figure, scale)
     ends = interval or [value, value]
     beyond = not low <= value <= high
     return {
@@ -114,20 +114,13 @@ def _row(figure: Figure, low: float, high: float) -> dict[str, object]:
         "high": min(max(ends[1], low), high),
         "beyond": beyond,
         "turned": 180 if value < low else 0,
-        "label": _short(figure) if beyond else "",
+        "label": difference(figure.gate).value if beyond else "",
         "opacity": 0.4 if _left_open(figure) else 1.0,
         "tip": mark_text(
             figure, f"{figure.of} {difference(figure.gate)}, accepted {margin(figure.gate) or 'not judged'}"
         ),
         "href": link(figure.cell),
     }
-
-
-def _short(figure: Figure) -> str:
-    """A change that is off the scale: a multiple where per cent would be a long number."""
-    if figure.gate.kind == "perplexity" and figure.ratio > _MANIFOLD:
-        return as_multiple(figure.ratio)
-    return difference(figure.gate).value
 
 
 def _left_open(figure: Figure) -> bool:
@@ -139,13 +132,13 @@ def _drawn(panel: _Panel, about: _Kind, order: Sequence[str], width: float, *, l
     data = pd.DataFrame(panel.rows)
     x = alt.X(
         "at:Q",
-        title=about.unit,
+        title=panel.axis,
         scale=alt.Scale(domain=[panel.low, panel.high], nice=False),
         axis=alt.Axis(tickCount=5),
     )
     axis = alt.Axis(title=None, labelPadding=6, grid=True) if labels else None
     y = alt.Y("recipe:N", sort=list(order), axis=axis, scale=alt.Scale(domain=list(order)))
-    edge = panel.high if about.worse > 0 else panel.low
+    edge = panel.high if panel.margin > 0 else panel.low
     limit = pd.DataFrame({"from": [panel.margin], "to": [edge]})
     base = alt.Chart(data).encode(y=y, tooltip=alt.Tooltip("tip:N"), description="tip:N", href="href:N")
     colour, shape = verdict_colour(), verdict_shape()
@@ -192,14 +185,15 @@ def _finding(found: Sequence[Figure], about: _Kind, cells: Sequence[CellDocument
     recipes = {figure.cell.recipe for figure in lost}
     undecided = [c.recipe for c in candidates if c.recipe not in {*recipes, *passed} and _open(c, found[0].gate.kind)]
     missing = [cell.recipe for cell in candidates if cell.recipe not in {*recipes, *passed, *undecided}]
-    also = f"; too few {about.items} to tell for {first_few(undecided)}" if undecided else ""
+    items = QUALITY[found[0].gate.kind].items
+    also = f"; too few {items} to tell for {first_few(undecided)}" if undecided else ""
     also += f"; {first_few(missing)} not judged" if missing else ""
     if lost:
         most = max(lost, key=lambda figure: _share(figure.gate))
         others = [one for one in dict.fromkeys(figure.cell.recipe for figure in lost) if one != most.cell.recipe]
         also = (f", and {first_few(others)} more than is accepted too" if others else "") + also
-        change = difference(most.gate).value
-        return f"{about.word}: {most.cell.recipe} lost {change} on {most.of}, {margin(most.gate)} is accepted{also}"
+        finding = f"{most.cell.recipe} lost {difference(most.gate).value} on {most.of}"
+        return f"{about.word}: {finding}, {margin(most.gate)} is accepted{also}"
     if not passed:
         return f"{about.word}: no candidate is shown to pass{also}"
     nearest = max((figure for figure in found if figure.cell.recipe in passed), key=lambda figure: used(figure.gate))

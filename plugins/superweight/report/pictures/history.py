@@ -14,6 +14,7 @@ from superweight.report.format import number
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, series_colour, series_dash
 from superweight.runs.history import FigureEntry, RunEntry
+from superweight.verdict.kinds import IN_MESSAGES, Scale, scale_of
 
 _RUNS = 40  # the latest
 _SERIES = 6
@@ -26,6 +27,16 @@ class _Seen(NamedTuple):
     role: str
     gate: str
     figure: FigureEntry
+
+    @property
+    def scale(self) -> Scale:
+        """How the figure is compared and written."""
+        return scale_of(GateId.parse(self.gate).kind, self.figure.margin, self.figure.value, self.figure.baseline)
+
+    @property
+    def change(self) -> float:
+        """Against the uncompressed model of the same run."""
+        return self.figure.difference or 0.0
 
 
 def history_picture(
@@ -86,29 +97,29 @@ def _label(run: RunEntry, place: int) -> str:
 def _drawn(seen: Sequence[_Seen], gate: str, runs: Sequence[RunEntry], recipes: Sequence[str]) -> Panel:
     labels = {run.id: _label(run, place) for place, run in enumerate(runs)}
     kind, of = GateId.parse(gate)
-    unit = "change of perplexity, %" if kind == "perplexity" else "change of score, points"
+    scale, worse = seen[0].scale, -1 if seen[0].figure.higher_is_better else 1
+    title = f"change of {'perplexity' if kind == 'perplexity' else 'score'}{scale.axis}"
     rows: Rows = [
         {
             "run": labels[point.run.id],
-            "change": 100 * (point.figure.difference or 0.0),
+            "change": scale.factor * point.change,
             "series": point.recipe,
             "tip": f"{point.recipe}, {point.run.when:%Y-%m-%d %H:%M}, commit {point.run.commit or 'unknown'}: "
-            f"{100 * (point.figure.difference or 0.0):+.2f} over {point.figure.n}: {point.figure.verdict}",
+            f"{point.scale.text(point.change, IN_MESSAGES)} over {point.figure.n}: {point.figure.verdict}",
         }
         for point in seen
     ]
     margins = [point.figure.margin for point in seen if point.figure.margin is not None]
-    sign = 1 if kind == "perplexity" else -1
     x = alt.X("run:N", sort=list(labels.values()), title="run", axis=alt.Axis(labelAngle=-60, labelOverlap=True))
     base = alt.Chart(pd.DataFrame(rows)).encode(
-        x=x, y=alt.Y("change:Q", title=unit), color=series_colour(recipes, "recipe")
+        x=x, y=alt.Y("change:Q", title=title), color=series_colour(recipes, "recipe")
     )
     layers = [
         base.mark_line().encode(strokeDash=series_dash(recipes, "recipe")),
         base.mark_point(filled=True, size=45, opacity=1).encode(tooltip="tip:N", description="tip:N"),
     ]
     if margins:
-        limit = pd.DataFrame({"change": [100 * sign * max(margins)]})
+        limit = pd.DataFrame({"change": [scale.factor * worse * max(margins)]})
         layers.append(alt.Chart(limit).mark_rule(color="var(--regression)", strokeDash=[4, 3]).encode(y="change:Q"))
     if released := [labels[run.id] for run in runs if run.released]:
         marked = pd.DataFrame({"run": released, "label": "release"})
@@ -126,7 +137,8 @@ def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[s
         before = [
             point for point in seen[: seen.index(worst)] if (point.recipe, point.gate) == (worst.recipe, worst.gate)
         ]
-        change = f"{_change(before[-1])} → {_change(worst)}" if before else _change(worst)
+        now = worst.scale.text(worst.change)
+        change = f"{before[-1].scale.text(before[-1].change)} → {now}" if before else now
         more = f", and {len(last) - 1} more beyond what is accepted" if len(last) > 1 else ""
         return f"Last run: {worst.recipe} {change} on {GateId.parse(worst.gate).of}{more}; {since}"
     if alarms:
@@ -135,15 +147,9 @@ def _finding(runs: Sequence[RunEntry], seen: Sequence[_Seen], alarms: Sequence[s
     return f"{since}: {said}"
 
 
-def _change(point: _Seen) -> str:
-    unit = "%" if GateId.parse(point.gate).kind == "perplexity" else "pt"
-    return f"{100 * (point.figure.difference or 0.0):+.1f} {unit}"
-
-
 def _share(point: _Seen) -> float:
     """How much of the margin a change uses up."""
-    change = point.figure.difference or 0.0
-    return (-change if point.figure.higher_is_better else change) / (point.figure.margin or 1.0)
+    return (-point.change if point.figure.higher_is_better else point.change) / (point.figure.margin or 1.0)
 
 
 def _table(seen: Sequence[_Seen], recipes: Sequence[str]) -> pd.DataFrame:
@@ -155,7 +161,7 @@ def _table(seen: Sequence[_Seen], recipes: Sequence[str]) -> pd.DataFrame:
                 "recipe": point.recipe,
                 "figure": point.gate,
                 "value": number(point.figure.value, point.figure.metric),
-                "change": f"{100 * (point.figure.difference or 0.0):+.2f}",
+                "change": point.scale.text(point.change, IN_MESSAGES),
                 "n": str(point.figure.n or ""),
                 "verdict": point.figure.verdict,
             }

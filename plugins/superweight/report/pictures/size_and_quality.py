@@ -14,7 +14,7 @@ from superweight.report.pictures.figures import figures, link, role_mark
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, verdict_colour, verdict_shape
 from superweight.runs.document import CellDocument
-from superweight.verdict.kinds import as_multiple
+from superweight.verdict.kinds import POINTS, as_multiple
 
 _WORST = 4.0  # times the uncompressed model's perplexity; beyond, a point stands at the edge
 _LOSS = -25.0  # points of score, likewise
@@ -160,7 +160,11 @@ def _place_labels(rows: Rows, across: tuple[float, float], up: tuple[float, floa
 
 
 def _said(point: _Point, axis: _Axis) -> str:
-    return f"perplexity {as_multiple(point.quality)}" if axis.log else f"score {point.quality:+.1f} pt"
+    return f"perplexity {as_multiple(point.quality)}" if axis.log else f"score {_points(point.quality)}"
+
+
+def _points(change: float) -> str:
+    return POINTS.text(change / POINTS.factor)
 
 
 def _finding(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequence[_Point]) -> str:
@@ -184,7 +188,7 @@ def _finding(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequ
     if not costs:
         return f"{count} at {sizes} bits per weight; {smaller}"
     best = min(costs, key=lambda point: point.cost)
-    said = f"perplexity {as_multiple(best.quality)}" if best in text else f"score {best.quality:+.1f} pt"
+    said = f"perplexity {as_multiple(best.quality)}" if best in text else f"score {_points(best.quality)}"
     return f"{count} at {sizes} bits per weight; {smaller}; {best.cell.recipe} costs least, {said}"
 
 
@@ -197,7 +201,7 @@ def _table(cells: Sequence[CellDocument], text: Sequence[_Point], scores: Sequen
             "bits, whole model": f"{cell.size.model_bits_per_weight:.2f}" if cell.size else "",
             "bits, compressed weights": f"{cell.size.compressed_bits_per_weight:.2f}" if cell.size else "",
             "perplexity ÷ baseline's": as_multiple(ratios[cell.id]) if cell.id in ratios else "",
-            "mean change of score": f"{changes[cell.id]:+.1f} pt" if cell.id in changes else "",
+            "mean change of score": _points(changes[cell.id]) if cell.id in changes else "",
             "passes, and none smaller and better": "yes" if cell.id in front else "",
             "verdict": f"{SYMBOLS[cell.verdict]} {cell.verdict}",
         }

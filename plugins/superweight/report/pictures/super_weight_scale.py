@@ -14,7 +14,7 @@ from superweight.report.pictures.figures import Figure, figures, link, mark_text
 from superweight.report.pictures.picture import Picture, Rows
 from superweight.report.pictures.theme import Panel, log_axis, series_colour, series_dash
 from superweight.runs.document import CellDocument
-from superweight.verdict.kinds import as_multiple
+from superweight.verdict.kinds import POINTS, as_multiple
 
 
 class _Point(NamedTuple):
@@ -35,7 +35,7 @@ def scale_picture(cells: Sequence[CellDocument]) -> Picture | None:
         panels.append(_drawn(text, log_axis("perplexity ÷ baseline's (log)", ratios), lambda figure: figure.ratio, 1.0))
     if answers:
         axis = alt.Scale(padding=8), alt.Axis(title="change of score, points")
-        panels.append(_drawn(answers, axis, lambda figure: 100 * figure.change, 0.0))
+        panels.append(_drawn(answers, axis, lambda figure: POINTS.factor * figure.change, 0.0))
     return Picture(
         name="super-weight-scale",
         title=_finding(text),
