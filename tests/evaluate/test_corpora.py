@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from superweight.cards.data import CorpusCard
+from superweight.cards.corpus import CorpusCard
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError
 from superweight.evaluate import corpus_text, corpus_tokens

@@ -6,7 +6,8 @@ import os
 import pytest
 import yaml
 
-from superweight.cards.data import CorpusCard, TaskCard
+from superweight.cards.corpus import CorpusCard
+from superweight.cards.task import TaskCard
 from superweight.checkpoint import Cache
 from superweight.errors import InfraError
 from superweight.evaluate import corpus_text, load_task

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from superweight.cards.data import TaskCard
+from superweight.cards.task import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from superweight.cards.data import TaskCard
+from superweight.cards.task import TaskCard
 from superweight.checkpoint import Cache
 from superweight.errors import CardError
 from superweight.evaluate import load_task

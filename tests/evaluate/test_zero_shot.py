@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from superweight.cards import builtin_cards, read_card
-from superweight.cards.data import TaskCard
+from superweight.cards.task import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.quiet import quiet
 from superweight.errors import CardError, InfraError

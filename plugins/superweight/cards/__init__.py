@@ -2,7 +2,7 @@
 
 from superweight.cards.base import Coordinate, KnownSuperWeight, Status
 from superweight.cards.cells import Cell, baseline_recipe, cells
-from superweight.cards.data import CorpusCard, TaskCard
+from superweight.cards.corpus import CorpusCard
 from superweight.cards.gate import GateCard
 from superweight.cards.gate_book import GateBook
 from superweight.cards.gate_kinds import GateKind
@@ -11,6 +11,7 @@ from superweight.cards.load import builtin_cards, load_library, read_card, recip
 from superweight.cards.model import ModelCard, Role
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.source import DirectorySource, GgufSource, HubSource, Source, WheelSource
+from superweight.cards.task import TaskCard
 from superweight.cards.tier import TierCard, TierPerplexity, TierTask
 from superweight.cards.waiver import WaiverCard
 

@@ -1,11 +1,12 @@
-"""What every card shares: frozen pydantic models that refuse unknown keys, and the coordinate of a super weight."""
+"""What cards share: frozen models that refuse unknown keys, ids, days, and the coordinate of a super weight."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Identifier = Annotated[
     str,
@@ -56,3 +57,28 @@ class KnownSuperWeight(Coordinate):
 def slug(text: str) -> str:
     """Turn a hub id or a path into a card identifier: `mistralai/Mistral-7B` → `mistralai-mistral-7b`."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:80] or "model"
+
+
+def _from_toml(value: Any) -> Any:
+    """TOML has dates of its own; a time of day is left as it is, and refused as no string."""
+    return value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
+
+
+def _on_the_calendar(text: str) -> str:
+    """The text itself, if it names a day.
+
+    Raises:
+        ValueError: it has another form than YYYY-MM-DD, or the calendar has no such day.
+
+    """
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):  # fromisoformat takes week dates and missing dashes too
+        raise ValueError("expected a day as YYYY-MM-DD")
+    try:
+        date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"there is no such day: {error}") from error
+    return text
+
+
+Day = Annotated[str, BeforeValidator(_from_toml), AfterValidator(_on_the_calendar)]
+"""`YYYY-MM-DD`, a day that exists; kept as text, which sorts as days do."""

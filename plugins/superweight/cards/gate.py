@@ -9,8 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from superweight.cards.base import Identifier, Strict
-from superweight.cards.day import Day
+from superweight.cards.base import Day, Identifier, Strict
 from superweight.cards.gate_kinds import GATE_KINDS, KindName, gate_kind
 
 Pattern = Annotated[str, Field(min_length=1)]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from superweight.cards.base import slug
-from superweight.cards.data import CorpusCard, TaskCard
+from superweight.cards.corpus import CorpusCard
 from superweight.cards.gate import GateCard
 from superweight.cards.gate_book import GateBook
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.source import DirectorySource, GgufSource, HubSource
+from superweight.cards.task import TaskCard
 from superweight.cards.tier import TierCard
 from superweight.cards.waiver import WaiverCard
 from superweight.errors import CardError

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from superweight.cards.base import Strict
+from superweight.cards.corpus import CorpusCard, TextFile
 from superweight.cards.cross_checks import check_references
-from superweight.cards.data import CorpusCard, TaskCard, TextFile
 from superweight.cards.foreign_kinds import load_foreign_kinds
 from superweight.cards.gate import GateCard
 from superweight.cards.library import Library
@@ -21,6 +21,7 @@ from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.shelves import cards_in, check_directory
 from superweight.cards.source import DirectorySource, GgufSource
+from superweight.cards.task import TaskCard
 from superweight.cards.tier import TierCard
 from superweight.cards.toml import read_toml
 from superweight.cards.waiver import WaiverCard

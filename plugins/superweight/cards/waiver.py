@@ -8,8 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from superweight.cards.base import Identifier, Strict
-from superweight.cards.day import Day
+from superweight.cards.base import Day, Identifier, Strict
 from superweight.cards.gate import is_pattern
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from superweight.cards.data import CorpusCard, HubDataset, TextFile
+from superweight.cards.corpus import CorpusCard, HubDataset, TextFile
 from superweight.checkpoint import Cache, fetch_file
 from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError

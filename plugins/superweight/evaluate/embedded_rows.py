@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from superweight.cards.data import EmbeddedRows
+from superweight.cards.task import EmbeddedRows
 from superweight.checkpoint import Cache, fetch_file
 from superweight.errors import InfraError
 

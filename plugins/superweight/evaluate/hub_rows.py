@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from superweight.cards.data import HubDataset
+from superweight.cards.corpus import HubDataset
 from superweight.checkpoint import Cache
 from superweight.checkpoint.fetching.problems import disk_errors, missing_package
 from superweight.checkpoint.quiet import quiet

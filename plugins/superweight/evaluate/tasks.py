@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from superweight.cards.data import TaskCard
+from superweight.cards.task import TaskCard
 from superweight.checkpoint import Cache
 from superweight.checkpoint.fetching.problems import missing_package
 from superweight.checkpoint.quiet import collected, quiet

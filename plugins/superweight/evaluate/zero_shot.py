@@ -21,7 +21,7 @@ from superweight.forward.scorer import Scorer
 from superweight.plain_text import briefly
 
 if TYPE_CHECKING:
-    from superweight.cards.data import TaskCard
+    from superweight.cards.task import TaskCard
     from superweight.checkpoint import Cache
     from superweight.checkpoint.loading import LoadedModel
     from superweight.evaluate.lm import Answers, TaskLM

@@ -125,9 +125,9 @@ class LanguageModel:
     def _compared(
         self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        ours, theirs = self._wide_logits(states, "logits"), self._wide_logits(reference, "reference logits")
-        same = first_of_largest(ours) == first_of_largest(theirs)
-        log_q, log_p = log_probabilities_(ours), log_probabilities_(theirs)
+        own, other = self._wide_logits(states, "logits"), self._wide_logits(reference, "reference logits")
+        same = first_of_largest(own) == first_of_largest(other)
+        log_q, log_p = log_probabilities_(own), log_probabilities_(other)
         found = log_q.gather(1, targets[:, None])[:, 0]
         return found, divergence_(log_p, log_q), same
 

@@ -48,8 +48,8 @@ class Layout:
         """Which token sees which, boolean `(rows, 1, length, stem + length)`: what precedes it in its branch."""
         length = self.branch.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
-        ours = self.branch[:, :, None] == self.branch[:, None, :]
-        row = causal & (ours | (self.branch == 0)[:, None, :])
+        same_branch = self.branch[:, :, None] == self.branch[:, None, :]
+        row = causal & (same_branch | (self.branch == 0)[:, None, :])
         return torch.nn.functional.pad(row, (self.stem, 0), value=True)[:, None]
 
     def inputs(self, device: torch.device, attention: str) -> dict[str, Any]:

@@ -219,7 +219,18 @@ def remarks(document: RunDocument) -> list[str]:
     slow = {(cell.model, str(cell.checkpoint["slow"])) for cell in document.cells if cell.checkpoint.get("slow")}
     lines = [f"{model}: {line}" for model, line in sorted(loading)] + _without_super_weights(document)
     lines += [f"{model}, {task}: {line}" for model, task, line in _warnings(document)]
-    return lines + [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
+    lines += [f"{model}: every answer was computed alone, since {why}" for model, why in sorted(slow)]
+    return lines + _not_to_be_had(document)
+
+
+def _not_to_be_had(document: RunDocument) -> list[str]:
+    """What the runners of some cells cannot do, said once of all cells that it is true of."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for cell in document.cells:
+        cannot = cell.checkpoint.get("cannot")
+        for ability, why in sorted(cannot.items()) if isinstance(cannot, dict) else ():
+            cells.setdefault((str(ability), str(why)), []).append(cell.id)
+    return [f"{_named(ids)}no {ability}: {why}" for (ability, why), ids in cells.items()]
 
 
 def _without_super_weights(document: RunDocument) -> list[str]:
