@@ -1,4 +1,4 @@
-"""Importing and loading without the garbage collector, which walks everything made so far again and again."""
+"""Pause the garbage collector while modules and models are loaded."""
 
 from __future__ import annotations
 

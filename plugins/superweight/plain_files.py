@@ -1,4 +1,4 @@
-"""Files that are read whole: a pipe or a device, which would be waited for or never end, is refused."""
+"""Read whole files, and refuse pipes and devices, which would block or never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people can see of a text, and what only a machine does: controls, marks that turn a line, lone surrogates."""
+"""Show text so that nothing in it is invisible: controls, direction marks and lone surrogates are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bench is doing at the moment, for whoever watches."""
+"""Steps of a measurement, for whoever shows progress."""
 
 from __future__ import annotations
 

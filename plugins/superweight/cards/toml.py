@@ -1,4 +1,4 @@
-"""TOML as people write it: what nobody can see, and numbers beyond all counting, are refused before a card is made."""
+"""Read TOML, and refuse invisible characters and numbers beyond all counting before a card is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Third-party chatter kept off the terminal: what matters is said by this library."""
+"""Keep the chatter of other libraries off the terminal, or collect it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand between a linear weight and its input, in dense modules and inside mixtures of experts."""
+"""Intercept the input of a linear weight, in dense modules and inside mixtures of experts."""
 
 from __future__ import annotations
 

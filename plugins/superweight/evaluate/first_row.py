@@ -1,4 +1,4 @@
-"""lm-eval learns what kind of task it has from the first row, and fails if that one is bad: let it be a sound one."""
+"""Let lm-eval learn a task's kind from the first row that can be asked, since it fails on a bad one."""
 
 from __future__ import annotations
 

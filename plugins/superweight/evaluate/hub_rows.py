@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face hub: whether it can be reached, and its failures in this library's words."""
+"""Rows of data sets on the Hugging Face hub: whether it answers, and its failures as InfraError."""
 
 from __future__ import annotations
 

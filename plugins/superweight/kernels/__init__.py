@@ -1,4 +1,4 @@
-"""Arithmetic on tensors alone: what is hot, and knows nothing of models, cards or recipes.
+"""Kernels: the arithmetic that takes the time, on tensors alone.
 
 Needs nothing but torch, so that it can be measured on a machine that has nothing else.
 """

@@ -1,4 +1,4 @@
-"""The first things that anybody asks of a run, in words: the same in HTML, in Markdown and on a terminal."""
+"""The first screen of a report in words, the same in HTML, in Markdown and on a terminal."""
 
 from __future__ import annotations
 

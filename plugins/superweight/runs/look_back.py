@@ -1,4 +1,4 @@
-"""What is done when a run ends: it is compared with the release and the run before, and watched for drift."""
+"""Look back when a run ends: compare it with the release and the last run, and look for drift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neighbouring windows of a text are alike, so that a mean over them is less certain than over strangers."""
+"""The variance of a mean over neighbouring windows, which resemble one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By what a run is judged: gate cards and waivers, the day, the machine, and how error rates are spent."""
+"""The rules of a run: gate cards and waivers, the day, and how error rates are spent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures that come from outside, said in this library's words."""
+"""Errors of disks, networks and missing packages, as InfraError."""
 
 from __future__ import annotations
 

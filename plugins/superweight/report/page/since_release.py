@@ -1,4 +1,4 @@
-"""A run beside what came before it, as the page shows it."""
+"""The page's section on what changed since the release and since the last run."""
 
 from __future__ import annotations
 
