@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ class ResidentRunner:
         self._reference = reference
         self._cell = cell
         self._memory = reference.memory
+        self._otherwise = False
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -77,7 +78,7 @@ class ResidentRunner:
             model.remember(text)
         self._apply()
         compare = compare and not self._memory.head_changed
-        remember = self._cell.role == "baseline" and model.separable
+        remember = self._cell.role == "baseline" and model.separable and not self._otherwise
         return model.score_windows(text, batch, compare=compare, remember=remember)
 
     def score_continuations(
@@ -115,10 +116,16 @@ class ResidentRunner:
         )
         return Inspection(sanity, applied.size, applied.figures, self._peaks())
 
-    def another_way(self) -> AbstractContextManager[str]:
-        """Inside the block, another attention kernel."""
+    @contextmanager
+    def another_way(self) -> Iterator[str]:
+        """Inside the block, another attention kernel, whose states are nobody's reference."""
         self._apply()
-        return self._memory.model.another_way()
+        self._otherwise = True
+        try:
+            with self._memory.model.another_way() as other:
+                yield other
+        finally:
+            self._otherwise = False
 
     def close(self) -> None:
         """Leave the model in memory as it is: the next recipe undoes this one."""
