@@ -118,26 +118,18 @@ def _taken() -> list[str]:
     return [*INTEGRITY_KINDS, *_ROWS]
 
 
-def known_kind(*others: str) -> AfterValidator:
-    """Validation of a field of a model: the name of a kind, or one of the others.
-
-    A name that is not known may be that of a kind that another package adds, so those are loaded before it is refused.
-    """
-
-    def check(name: str) -> str:
-        if name in _ROWS or name in others:
-            return name
+def _known(name: str) -> str:
+    """The name itself, if it is a kind's, other packages' included."""
+    if name not in _ROWS:
         load_foreign_kinds()
-        if name in _ROWS:
-            return name
-        *most, last = (f"'{kind}'" for kind in (*_ROWS, *others))
-        raise PydanticCustomError("gate_kind", "Input should be {known}", {"known": f"{', '.join(most)} or {last}"})
-
-    return AfterValidator(check)
+    if name in _ROWS:
+        return name
+    *most, last = (f"'{kind}'" for kind in _ROWS)
+    raise PydanticCustomError("gate_kind", "Input should be {known}", {"known": f"{', '.join(most)} or {last}"})
 
 
-KindName = Annotated[str, known_kind()]
-"""The name of a kind."""
+KindName = Annotated[str, AfterValidator(_known)]
+"""The name of a kind, as on a card."""
 
 
 PERPLEXITY = register(

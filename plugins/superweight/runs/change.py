@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from superweight.cards.gate_kinds import known_kind
 from superweight.evidence.measured import Record
 from superweight.ids import GateId
 
@@ -19,7 +18,7 @@ class Change(Record):
 
     model: str
     recipe: str
-    kind: Annotated[str, known_kind("super-weights", "size", "role", "cell")]
+    kind: str = Field(description="of a gate card, or `super-weights`, `size`, `role`, `cell`")
     gate: str = Field(description="`perplexity:wiki`, `zero-shot:piqa`, `super-weights`, `size`, `role`, `cell`")
     verdict: ChangeVerdict = Field(description="of the later run against the earlier; NOTE judges nothing")
     message: str
