@@ -14,7 +14,7 @@ from superweight.report.export import export_table, write_export
 from superweight.report.format import displayable
 from superweight.runs.compare import compare_runs
 from superweight.runs.read import read_run, read_snapshots, snapshots_of
-from superweight.runs.release_baselines import promote, read_baseline
+from superweight.runs.release_baselines import promote, read_release_baseline
 from superweight.runs.salvage import salvage
 from support.by_hand import BASE, baseline, cell, document, weight
 
@@ -190,7 +190,7 @@ def test_tables_are_those_that_the_run_wrote_or_none(run):
 def test_an_altered_baseline_is_told_and_nothing_is_no_worse_than_it(run, tmp_path, seal):
     (after,) = read_snapshots(run)
     path = promote(tmp_path / "baselines", after)
-    assert read_baseline(tmp_path / "baselines", "smoke", "m").doubts == []
+    assert read_release_baseline(tmp_path / "baselines", "smoke", "m").doubts == []
     raw = json.loads(path.read_text())
     raw["cells"]["rtn"]["perplexity"]["wiki"]["nll"][0] += 1.0
     raw["cells"]["rtn"]["zero_shot"]["piqa"]["value"] = 0.5
@@ -198,7 +198,7 @@ def test_an_altered_baseline_is_told_and_nothing_is_no_worse_than_it(run, tmp_pa
         del raw["digest"]
         raw["schema_version"] = "1.0"
     path.write_text(json.dumps(raw))
-    before = read_baseline(tmp_path / "baselines", "smoke", "m")
+    before = read_release_baseline(tmp_path / "baselines", "smoke", "m")
     assert len(before.doubts) == (1 if seal else 2)
     assert all(doubt.startswith(str(path)) for doubt in before.doubts)
     found = compare_runs([before], [after], lambda *_: None)
@@ -210,7 +210,7 @@ def test_a_link_to_nowhere_is_no_missing_baseline(tmp_path):
     (tmp_path / "smoke").mkdir()
     (tmp_path / "smoke" / "m.json").symlink_to("nowhere")
     with pytest.raises(InfraError, match=r"m\.json: cannot be read"):
-        read_baseline(tmp_path, "smoke", "m")
+        read_release_baseline(tmp_path, "smoke", "m")
     assert snapshots_of(document(*cells()))[0].doubts == []
 
 

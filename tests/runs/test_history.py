@@ -14,7 +14,7 @@ from superweight.runs.drift_alarms import drift_alarms
 from superweight.runs.history import append_run, last_snapshot, read_history, runs
 from superweight.runs.look_back import look_back
 from superweight.runs.read import snapshots_of
-from superweight.runs.release_baselines import promote, read_baseline
+from superweight.runs.release_baselines import promote, read_release_baseline
 from support.by_hand import BASE, baseline, cell, document, gates, snapshot
 
 
@@ -248,7 +248,7 @@ def test_looking_back_keeps_the_first_run_and_compares_the_next(tmp_path):
     seen = look_back(two, snapshots_of(two), gates, baselines=baselines, store=store)
     assert seen.baseline == ""
     assert seen.against_release.verdict == "PASS"
-    assert read_baseline(baselines, "smoke", "m").taken == at(1)
+    assert read_release_baseline(baselines, "smoke", "m").taken == at(1)
     assert [entry.released for entry in runs(store)] == [True, False]
 
 

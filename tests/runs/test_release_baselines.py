@@ -5,7 +5,13 @@ import pytest
 from superweight.errors import InfraError
 from superweight.evidence import Failure
 from superweight.runs.read import snapshots_of
-from superweight.runs.release_baselines import baseline_path, first_baseline, objections, promote, read_baseline
+from superweight.runs.release_baselines import (
+    first_release_baseline,
+    objections,
+    promote,
+    read_release_baseline,
+    release_baseline_path,
+)
 from support.by_hand import BASE, baseline, cell, document, snapshot
 
 
@@ -14,17 +20,17 @@ def good(**more):
 
 
 def first(directory, one):
-    return first_baseline(directory, one, snapshots_of(one))
+    return first_release_baseline(directory, one, snapshots_of(one))
 
 
 def test_the_first_whole_run_becomes_the_baseline_and_the_next_does_not(tmp_path):
     said = first(tmp_path, good())
     assert said.startswith("m: first whole run in the smoke tier; kept as release baseline in ")
-    kept = read_baseline(tmp_path, "smoke", "m")
+    kept = read_release_baseline(tmp_path, "smoke", "m")
     assert (kept.commit, bool(kept.promoted)) == ("abc", True)
-    text = baseline_path(tmp_path, "smoke", "m").read_text()
+    text = release_baseline_path(tmp_path, "smoke", "m").read_text()
     assert first(tmp_path, good(started="2026-02-01T00:00:00+00:00")) == ""
-    assert baseline_path(tmp_path, "smoke", "m").read_text() == text
+    assert release_baseline_path(tmp_path, "smoke", "m").read_text() == text
     assert "kept as release baseline" in first(tmp_path, good(tier="nightly"))
 
 
@@ -61,7 +67,7 @@ def test_an_undecided_run_is_promoted_by_hand_only(tmp_path):
     one = good()
     one.verdict = "INCONCLUSIVE"
     assert "the run is INCONCLUSIVE; `superweight baseline RUN` promotes it" in first(tmp_path, one)
-    assert read_baseline(tmp_path, "smoke", "m") is None
+    assert read_release_baseline(tmp_path, "smoke", "m") is None
     assert objections(one, snapshots_of(one)) == []
 
 
@@ -78,26 +84,26 @@ def test_every_model_of_a_run_gets_its_own(tmp_path):
     promote(tmp_path, snapshot(baseline()))
     one = document(baseline(), cell("rtn", nll=BASE), *other)
     assert first(tmp_path, one).startswith("n: first whole run")
-    assert read_baseline(tmp_path, "smoke", "n").model == "n"
+    assert read_release_baseline(tmp_path, "smoke", "n").model == "n"
 
 
 def test_promoting_writes_when_and_reads_back(tmp_path):
     path = promote(tmp_path, snapshot(baseline()), when="2026-05-01T00:00:00+00:00")
     assert path == tmp_path / "smoke" / "m.json"
-    assert read_baseline(tmp_path, "smoke", "m").promoted == "2026-05-01T00:00:00+00:00"
-    assert read_baseline(tmp_path, "nightly", "m") is None
+    assert read_release_baseline(tmp_path, "smoke", "m").promoted == "2026-05-01T00:00:00+00:00"
+    assert read_release_baseline(tmp_path, "nightly", "m") is None
 
 
 def test_a_baseline_of_another_model_is_not_taken_for_this_ones(tmp_path):
     path = promote(tmp_path, snapshot(baseline()))
     path.rename(path.with_name("n.json"))
     with pytest.raises(InfraError, match=r"expected the baseline of n in the smoke tier, found m"):
-        read_baseline(tmp_path, "smoke", "n")
+        read_release_baseline(tmp_path, "smoke", "n")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "a/b", ".hidden", "A"])
 def test_a_name_that_is_no_id_never_becomes_a_path(tmp_path, name):
     with pytest.raises(InfraError, match="is no id"):
-        baseline_path(tmp_path, "smoke", name)
+        release_baseline_path(tmp_path, "smoke", name)
     with pytest.raises(InfraError, match="is no id"):
-        baseline_path(tmp_path, name, "m")
+        release_baseline_path(tmp_path, name, "m")

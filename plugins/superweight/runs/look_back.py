@@ -12,7 +12,7 @@ from superweight.runs.document import LookBack, RunDocument
 from superweight.runs.drift import FigureAlarm
 from superweight.runs.drift_alarms import drift_alarms
 from superweight.runs.history import append_run, last_snapshot, read_history
-from superweight.runs.release_baselines import first_baseline, read_baseline
+from superweight.runs.release_baselines import first_release_baseline, read_release_baseline
 from superweight.runs.snapshot import Snapshot
 
 Earlier = Callable[[Snapshot], Snapshot | None]
@@ -39,11 +39,11 @@ def look_back(
 
     """
     notes: list[str] = []
-    releases = _earlier(snapshots, lambda now: read_baseline(baselines, now.tier, now.model), notes)
+    releases = _earlier(snapshots, lambda now: read_release_baseline(baselines, now.tier, now.model), notes)
     last = _earlier(snapshots, lambda now: last_snapshot(store, now.model, now.tier) if store else None, notes)
     kept = ""
     try:
-        kept = first_baseline(baselines, document, snapshots)
+        kept = first_release_baseline(baselines, document, snapshots)
     except InfraError as error:
         notes.append(str(error))
     name, alarms = ("", []) if store is None else _remembered(document, snapshots, gates, store, releases, notes)

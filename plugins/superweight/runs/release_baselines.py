@@ -20,7 +20,7 @@ from superweight.runs.snapshot import Snapshot, read_snapshot, write_snapshot
 _NAME = re.compile(r"[a-z0-9][a-z0-9.\-_]*")  # as ids of cards
 
 
-def baseline_path(directory: Path, tier: str, model: str) -> Path:
+def release_baseline_path(directory: Path, tier: str, model: str) -> Path:
     """Where the baseline of a model in a tier is kept.
 
     Raises:
@@ -33,14 +33,14 @@ def baseline_path(directory: Path, tier: str, model: str) -> Path:
     return directory / tier / f"{model}.json"
 
 
-def read_baseline(directory: Path, tier: str, model: str) -> Snapshot | None:
+def read_release_baseline(directory: Path, tier: str, model: str) -> Snapshot | None:
     """The release baseline of a model in a tier; None if there is none.
 
     Raises:
         InfraError: there is one, but it cannot be read, or it is another model's or another tier's.
 
     """
-    path = baseline_path(directory, tier, model)
+    path = release_baseline_path(directory, tier, model)
     if not os.path.lexists(path):  # a link to nowhere is no baseline that was never there
         return None
     snapshot = read_snapshot(path)
@@ -123,9 +123,9 @@ def promote_run(run: Path, baselines: Path, gates: GateLookup, *, force: bool = 
 
 def _until_now(baselines: Path, snapshot: Snapshot, unreadable: list[str], *, force: bool) -> Snapshot | None:
     try:
-        return read_baseline(baselines, snapshot.tier, snapshot.model)
+        return read_release_baseline(baselines, snapshot.tier, snapshot.model)
     except InfraError as error:
-        if not force or not os.path.lexists(baseline_path(baselines, snapshot.tier, snapshot.model)):
+        if not force or not os.path.lexists(release_baseline_path(baselines, snapshot.tier, snapshot.model)):
             raise
         unreadable.append(str(error))
         return None
@@ -161,13 +161,13 @@ def promote(directory: Path, snapshot: Snapshot, *, when: str = "") -> Path:
         InfraError: it cannot be written.
 
     """
-    path = baseline_path(directory, snapshot.tier, snapshot.model)
+    path = release_baseline_path(directory, snapshot.tier, snapshot.model)
     now = when or datetime.now(UTC).isoformat(timespec="seconds")
     write_snapshot(path, snapshot.model_copy(update={"promoted": now}))
     return path
 
 
-def first_baseline(directory: Path, document: RunDocument, snapshots: Sequence[Snapshot]) -> str:
+def first_release_baseline(directory: Path, document: RunDocument, snapshots: Sequence[Snapshot]) -> str:
     """Keep the first good run of a model in a tier as its baseline; one that is there is never moved.
 
     Returns:
@@ -177,7 +177,9 @@ def first_baseline(directory: Path, document: RunDocument, snapshots: Sequence[S
         InfraError: it cannot be written.
 
     """
-    without = [each for each in snapshots if not os.path.lexists(baseline_path(directory, each.tier, each.model))]
+    without = [
+        each for each in snapshots if not os.path.lexists(release_baseline_path(directory, each.tier, each.model))
+    ]
     if not without:
         return ""
     names = ", ".join(snapshot.model for snapshot in without)
