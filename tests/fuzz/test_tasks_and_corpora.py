@@ -113,7 +113,7 @@ def check(found, directory, loaded, known):
     telling = ("doc_to_text", "doc_to_choice", "doc_to_target", "output_type", "metric_list")
     if any(settings.get(name) != original[name] for name in telling) or set(settings) - set(original):
         return
-    assert [one.doc_id for one in found.left_out] == [n for n, row in enumerate(rows) if not is_sound(row)]
+    assert [row["doc_id"] for row in found.left_out] == [n for n, row in enumerate(rows) if not is_sound(row)]
     right = []
     for item in found.items:
         row = rows[item["doc_id"]]

@@ -14,7 +14,9 @@ class Figures:
         self.planned[model_id] = list(entries)
 
     def detection(self, cell):
-        self._into(cell, "detection").detection = {"super_weights": [], "known": False}
+        from superweight.evidence import DetectionEvidence
+
+        self._into(cell, "detection").detection = DetectionEvidence()
 
     def sanity(self, cell):
         from superweight.evidence import Sanity, Size

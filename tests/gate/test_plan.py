@@ -4,7 +4,7 @@ import pytest
 
 from superweight.cards import Cell, load_library
 from superweight.errors import CardError
-from superweight.evidence import CellEvidence, Failure, Sanity
+from superweight.evidence import CellEvidence, DetectionEvidence, Failure, Sanity
 from superweight.gate import Plan, RequestedGate, Settings
 from superweight.gate.completeness import left_out, missing_required
 from superweight.gate.plan import gate_name, tier_sizes
@@ -95,7 +95,7 @@ def evidence_of(plan, *, but=()):
     """Evidence of every cell, detection and integrity measured."""
     found = {cell.id: CellEvidence.of(cell) for cell in plan.cells if cell.id not in but}
     for cell in found.values():
-        cell.detection = {"super_weights": []} if cell.role == "baseline" else None
+        cell.detection = DetectionEvidence() if cell.role == "baseline" else None
         cell.sanity = Sanity(declared=[], changed=[], undeclared=[], unchanged=[])
     return found
 

@@ -20,7 +20,7 @@ def installed(project, monkeypatch):
     site = project.root / "site"
     info = site / "worst_window-1.0.dist-info"
     info.mkdir(parents=True)
-    entry = example("toml", "superweight.kinds").splitlines()[1].replace('"', "")
+    entry = example("toml", "worst-window = ").splitlines()[1].replace('"', "")
     (site / "worst_window.py").write_text(example("python", "# worst_window.py"))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: worst-window\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[superweight.kinds]\n{entry}\n")

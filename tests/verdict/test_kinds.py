@@ -103,7 +103,7 @@ def test_a_message_and_a_table_agree():
     from superweight.report.format import difference, margin
 
     gate = gates(cell(nll=[nll + 0.02 for nll in BASE]), baseline())["perplexity:wiki"]
-    assert difference(gate) == "+2.0 % [+2.0, +2.0]"
+    assert str(difference(gate)) == "+2.0 % [+2.0, +2.0]"
     assert margin(gate) == "+5 %"
     assert "+2.02 % [+2.02, +2.02] over 8 windows of 512 tokens; accepted up to +5 %" in gate.message
 
