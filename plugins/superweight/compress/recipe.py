@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -108,9 +108,8 @@ def foreign_source(method: Method) -> str:
 
 
 def _implementation(method: Method) -> Any:
-    module, _, name = method.implementation.partition(":")
     try:
-        return getattr(import_module(module), name)
+        return resolve_name(method.implementation)
     except (ImportError, AttributeError, ValueError) as error:
         raise InfraError(
             f"recipe kind '{method.kind}' is done by {method.implementation}, which cannot be imported: {error}. "
@@ -126,5 +125,5 @@ def _source_digest(package: str) -> str:
     files = [path for place in places for path in sorted(place.rglob("*.py"))]
     digest = hashlib.sha256()
     for path in files or [Path(str(sys.modules[package].__file__))]:
-        digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()

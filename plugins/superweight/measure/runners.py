@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
+from pkgutil import resolve_name
 
 from superweight.cards import Cell
 from superweight.errors import InfraError
@@ -21,9 +21,8 @@ def open_runner(reference: Reference, cell: Cell) -> Runner:
         InfraError: the runner that the kind names cannot be imported (`recipe-mismatch`), or cannot be opened.
     """
     method = reference.recipe(cell).method if cell.recipe.stand_in is not None else cell.recipe.method
-    module, _, name = method.runner.partition(":")
     try:
-        make: OpenRunner = getattr(import_module(module), name)
+        make: OpenRunner = resolve_name(method.runner)
     except (ImportError, AttributeError, ValueError) as error:
         raise InfraError(
             f"recipe kind '{method.kind}' is run by {method.runner}, which cannot be imported: {error}. "
