@@ -33,14 +33,25 @@ def test_every_module_that_measuring_reaches_is_in_the_key_or_said_not_to_matter
     packages = {path.parts[0] for path in reached}
     assert {"kernels", "checkpoint", "detect", "compress", "evaluate", "measure"} <= packages
     copy = shutil.copytree(ROOT, tmp_path / "superweight", ignore=shutil.ignore_patterns("__pycache__", "fixtures"))
-    before = keys.source_digest(copy, keys.NOT_IN_FIGURES)
+    before = keys.source_digest(copy, keys.NOT_IN_FIGURES, keys.IN_FIGURES)
     assert before == keys.code_version()
     for package in sorted(packages):
-        path = copy / next(path for path in reached if path.parts[0] == package)
+        path = copy / next(path for path in reached if path.parts[0] == package and "methods" not in path.parts)
         text = path.read_text()
         path.write_text(text + "\n# another\n")
-        assert (keys.source_digest(copy, keys.NOT_IN_FIGURES) == before) == (package in keys.NOT_IN_FIGURES), package
+        after = keys.source_digest(copy, keys.NOT_IN_FIGURES, keys.IN_FIGURES)
+        assert (after == before) == (package in keys.NOT_IN_FIGURES), package
         path.write_text(text)
+
+
+def test_what_a_kind_of_recipe_says_of_itself_is_in_the_key(tmp_path):
+    copy = shutil.copytree(ROOT, tmp_path / "superweight", ignore=shutil.ignore_patterns("__pycache__", "fixtures"))
+    before = keys.source_digest(copy, keys.NOT_IN_FIGURES, keys.IN_FIGURES)
+    for module, matters in (("cards/methods/rounding.py", True), ("cards/gate.py", False)):
+        text = (copy / module).read_text()
+        (copy / module).write_text(text + "\n# another\n")
+        assert (keys.source_digest(copy, keys.NOT_IN_FIGURES, keys.IN_FIGURES) != before) == matters
+        (copy / module).write_text(text)
 
 
 def test_a_package_that_is_added_later_is_in_the_key(tmp_path):

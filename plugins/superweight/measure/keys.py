@@ -38,6 +38,9 @@ NOT_IN_FIGURES = (
 )
 """Packages and modules of this library that no figure depends on; whatever is not listed here is part of every key."""
 
+IN_FIGURES = ("cards/methods",)
+"""Packages inside those that figures do depend on: what a kind of recipe says of itself decides how it is applied."""
+
 _SETTINGS = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -56,20 +59,21 @@ _ALSO = ("accelerate", "numpy", "tokenizers")  # versions in the key, beside tho
 @cache
 def code_version() -> str:
     """sha256 over the source of every package that figures may depend on: figures of other code are never reused."""
-    return source_digest(Path(superweight.__file__).parent, NOT_IN_FIGURES)
+    return source_digest(Path(superweight.__file__).parent, NOT_IN_FIGURES, IN_FIGURES)
 
 
-def source_digest(root: Path, without: Collection[str] = ()) -> str:
+def source_digest(root: Path, without: Collection[str] = (), all_the_same: Collection[str] = ()) -> str:
     """sha256 over the Python source below a directory.
 
     Args:
         root: the directory.
         without: names of packages and modules in it that are left out.
+        all_the_same: packages inside those, as `package/inner`, that are not.
     """
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         below = path.relative_to(root)
-        if below.parts[0] not in without:
+        if below.parts[0] not in without or any(below.is_relative_to(inner) for inner in all_the_same):
             digest.update(f"{below}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
