@@ -153,10 +153,10 @@ def test_what_cannot_be_read_of_evidence_without_a_digest_may_have_decided(run):
 def test_what_another_version_wrote_and_sealed_keeps_its_verdict(run):
     path = run / "evidence.json"
     raw = json.loads(path.read_text())
-    raw["cells"][1]["gates"].append({"gate": "taste", "kind": "taste", "verdict": "PASS", "message": "sweet"})
+    raw["cells"][1]["gates"].append({"gate": "taste", "kind": "taste", "verdict": "SWEET", "message": "sweet"})
     path.write_text(json.dumps(sealed(raw)))
     found, lost = salvage(run)
-    assert [one.split()[0] for one in lost] == ["cells.1.gates.1.kind", "cells.1.gates.1"]
+    assert [one.split()[0] for one in lost] == ["cells.1.gates.1.verdict", "cells.1.gates.1"]
     assert (found.verdict, found.doubts) == ("PASS", [])
 
 
