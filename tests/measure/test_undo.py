@@ -7,6 +7,8 @@ from superweight.cards import Cell, load_library
 from superweight.cards.library import model_from_argument
 from superweight.checkpoint import Cache
 from superweight.compress import Applied
+from superweight.compress.pruning import PruneLargestOthersRecipe
+from superweight.compress.recipe import uncompressed
 from superweight.errors import InfraError
 from superweight.measure.fingerprint import fingerprints
 from superweight.measure.reference import Reference
@@ -70,6 +72,22 @@ def test_one_bit_that_does_not_come_back_ends_measuring_on_this_model(reference,
         with pytest.raises(InfraError, match="could not be restored") as later:
             again()
         assert later.value is caught.value
+
+
+def test_what_a_recipe_writes_unasked_ends_measuring_on_this_model(reference, monkeypatch):
+    """A recipe of single scalars keeps nothing but those that it says it writes."""
+
+    def behind_its_back(recipe, matrix):
+        if matrix.name == HELD:
+            matrix.values[0, 0] += 1
+        return uncompressed(matrix)
+
+    monkeypatch.setattr(PruneLargestOthersRecipe, "prepare", lambda recipe, context: None)
+    monkeypatch.setattr(PruneLargestOthersRecipe, "compress", behind_its_back)
+    cell = Cell(reference.card, reference.library.recipes["prune-largest-others"])
+    assert ResidentRunner(reference, cell).inspect().sanity.undeclared == [HELD]
+    with pytest.raises(InfraError, match="could not be restored"):
+        apply(reference, "no-op")
 
 
 def test_only_what_the_recipe_wrote_is_looked_at_again(reference, monkeypatch):

@@ -7,6 +7,7 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+from superweight.errors import InfraError
 from superweight.evidence import LayerPeaks, Sanity, Size
 from superweight.forward.runner import Inspection, Scalar, WindowScore
 from superweight.measure.resident_runner import ResidentRunner
@@ -76,7 +77,7 @@ class TableRunner:
         return [tuple(self._table["continuations"][pair_key(*pair)]) for pair in pairs]
 
     def generate(self, prompts):
-        raise NotImplementedError("the table holds no text")
+        raise InfraError("the table holds no text", reason="unsupported")
 
     def stored(self, where):
         return Scalar(*self._table["scalars"][str(where)])

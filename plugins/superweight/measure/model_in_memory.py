@@ -31,6 +31,8 @@ class ModelInMemory:
         self.model.scorer.begin_with(list(loaded.architecture.layers))
         self.head_changed = False
         """Whether the recipe in force changes what turns the body's states into logits."""
+        self.written_unasked: set[str] = set()
+        """Parameters that a recipe changed without saying so, which undo may know nothing of."""
         self._applied: tuple[str, Applied] | None = None
         self._spoiled: InfraError | None = None
 
@@ -84,7 +86,7 @@ class ModelInMemory:
         return bool({*applied.rewritten, *applied.hooks} & (names | weights))
 
     def _check_undone(self, applied: Applied) -> None:
-        now = fingerprints(self.loaded.model, applied.rewritten)
+        now = fingerprints(self.loaded.model, {*applied.rewritten, *self.written_unasked})
         differing = [name for name, fingerprint in now.items() if fingerprint != self.original[name]]
         if differing:
             names = ", ".join(differing[:_LISTED]) + (", …" if len(differing) > _LISTED else "")

@@ -114,6 +114,7 @@ class ResidentRunner:
             hooks=sorted(applied.hooks),
             non_finite=non_finite(self._reference.loaded.model),
         )
+        self._memory.written_unasked.update(sanity.undeclared)
         return Inspection(sanity, applied.size, applied.figures, self._peaks())
 
     @contextmanager

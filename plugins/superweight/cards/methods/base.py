@@ -125,3 +125,22 @@ def _literal_kind(cls: type[Method]) -> str | None:
 
 def _where(cls: type[Method]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+class WeightsAlone(Method):
+    """A base of kinds that look at the weights alone: no text decides, and activations are left as they are."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """No text."""
+        return None
+
+    @property
+    def scale_spans_row(self) -> bool:
+        """Activations have no scale."""
+        return False
+
+    @property
+    def simulated(self) -> bool:
+        """Weights are decoded before they are multiplied, as engines do."""
+        return False

@@ -6,28 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from superweight.cards.methods.base import Calibration, Method
+from superweight.cards.methods.base import WeightsAlone
 
 
-class Experiment(Method):
+class Experiment(WeightsAlone):
     """A base of kinds that compress nothing and leave activations alone, on purpose: there is nothing to advise."""
 
     compresses = False
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """No text."""
-        return None
-
-    @property
-    def scale_spans_row(self) -> bool:
-        """There is no scale."""
-        return False
-
-    @property
-    def simulated(self) -> bool:
-        """The arithmetic is the model's own."""
-        return False
 
     def next_settings(self) -> list[str]:
         """Nothing: the damage is meant."""

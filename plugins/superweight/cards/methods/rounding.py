@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from superweight.cards.methods.base import Calibration, Method, WeightBlocks
+from superweight.cards.methods.base import WeightBlocks, WeightsAlone
 
 Granularity = Literal["tensor", "channel", "group", "block"]
 
@@ -18,7 +18,7 @@ _DEPLOYED_GROUP = 128  # elements; the usual group of GPTQ and AWQ checkpoints
 _SMALLEST_GROUP = 32  # elements; below that scales and minima cost a bit a weight
 
 
-class Rounding(Method):
+class Rounding(WeightsAlone):
     """A base of kinds that round blocks of weights asymmetrically (arXiv:2411.07191, section 4)."""
 
     compresses = True
@@ -46,21 +46,6 @@ class Rounding(Method):
     def size(self) -> int | None:
         """Elements of a group or block, where the granularity has them."""
         return self.group_size or self.block_size
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """No text: the weights alone decide."""
-        return None
-
-    @property
-    def scale_spans_row(self) -> bool:
-        """Activations have no scale."""
-        return False
-
-    @property
-    def simulated(self) -> bool:
-        """Weights are decoded before they are multiplied, as engines do."""
-        return False
 
     def next_settings(self) -> list[str]:
         """Smaller blocks, then more bits."""
