@@ -93,7 +93,7 @@ def test_what_nobody_foresaw_is_a_line_and_a_traceback_on_demand(said, monkeypat
     def broken(*_):
         raise ZeroDivisionError("half\nof it")
 
-    monkeypatch.setattr("superweight.cli._library", broken)
+    monkeypatch.setattr("superweight.cli.models.library", broken)
     code, text = said("cards")
     assert (code, text) == (2, "superweight: ZeroDivisionError: half of it (--traceback shows where)\n")
     with pytest.raises(ZeroDivisionError):
@@ -104,7 +104,7 @@ def test_a_disk_that_fails_is_a_line(said, monkeypatch):
     def broken(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/x")
 
-    monkeypatch.setattr("superweight.cli._library", broken)
+    monkeypatch.setattr("superweight.cli.models.library", broken)
     assert said("cards") == (2, f"superweight: /mnt/x: {os.strerror(errno.EIO)}\n")
 
 

@@ -26,7 +26,7 @@ NOT_IN_FIGURES = (
     "runs",  # compares them
     "report",  # shows them
     "gate",  # asks for them
-    "cli.py",
+    "cli",
     "errors.py",
     "fetch.py",
     "gc_pause.py",  # when Python looks for garbage

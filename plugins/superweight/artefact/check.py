@@ -1,0 +1,134 @@
+"""Check an artefact without running it: whether super weights survive in its files, and what its format gets wrong."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from superweight.artefact.lint import Subject, lint
+from superweight.artefact.numbers import hexadecimal, rounded
+from superweight.artefact.reading import Held, Reader
+from superweight.cards.base import Coordinate
+from superweight.cards.promise import Promise
+from superweight.errors import InfraError
+from superweight.evidence.artefact import ArtefactCheck, CheckedWeight, Outcome
+from superweight.forward.runner import CannotTell
+
+_LOST = 0.5
+"""Share of its magnitude below which, or of another sign, a super weight no longer does what it did (figure 6 of
+arXiv:2411.07191: at half, quality falls off)."""
+
+
+def check(
+    artefact: Reader,
+    reference: Reader,
+    super_weights: Mapping[Coordinate, str],
+    promise: Promise,
+    *,
+    named_by: str = "",
+    thorough: bool = False,
+) -> ArtefactCheck:
+    """Compare every super weight of an artefact with the uncompressed model's.
+
+    Args:
+        artefact: the compressed model.
+        reference: the uncompressed one.
+        super_weights: coordinate → status.
+        promise: what is expected of each.
+        named_by: who names them, for the record.
+        thorough: let the format lint read every scale.
+
+    Raises:
+        InfraError: the reference does not hold a super weight that is asked for (`cannot-tell`), or one of both does
+            not hold what its header says.
+    """
+    started = time.perf_counter()
+    weights = [
+        compared(where, status, _original(reference, where), _held(artefact, where), promise)
+        for where, status in super_weights.items()
+    ]
+    found = look(artefact, reference, weights, thorough=thorough)
+    named = {"reference": str(reference.path), "promise": str(promise), "named_by": named_by}
+    return found.model_copy(update={**named, "super_weights": weights, "seconds": time.perf_counter() - started})
+
+
+def look(
+    artefact: Reader,
+    reference: Reader | None = None,
+    super_weights: Sequence[CheckedWeight] = (),
+    *,
+    thorough: bool = False,
+) -> ArtefactCheck:
+    """The format lint alone.
+
+    Args:
+        artefact: the compressed model.
+        reference: the uncompressed one, which some rules need.
+        super_weights: what became of each.
+        thorough: read every scale, however large the file.
+    """
+    started = time.perf_counter()
+    findings, unchecked = lint(Subject(artefact, reference, super_weights, thorough))
+    return ArtefactCheck(
+        artefact=str(artefact.path),
+        format=artefact.about,
+        bytes=artefact.bytes,
+        read=artefact.read,
+        seconds=time.perf_counter() - started,
+        findings=findings,
+        unchecked=unchecked,
+    )
+
+
+def compared(
+    where: Coordinate, status: str, original: Held, found: Held | CannotTell, promise: Promise
+) -> CheckedWeight:
+    """One super weight, and whether it is what was promised; what cannot be told was not kept."""
+    value, dtype, _, _ = original.decoded
+    known = {
+        **where.coordinate.model_dump(),
+        "status": status,
+        "original": value,
+        "original_bits": hexadecimal(value, dtype),
+        "original_dtype": dtype,
+    }
+    if isinstance(found, CannotTell):
+        return CheckedWeight(**known, outcome="cannot-tell", kept=False, reason=found.reason)
+    yields = found.decoded
+    return CheckedWeight(
+        **known,
+        tensor=found.tensor,
+        stored_as=found.stored_as,
+        value=yields.value,
+        bits=hexadecimal(rounded(yields.value, yields.dtype), yields.dtype),
+        dtype=yields.dtype,
+        code=yields.code,
+        step=yields.step,
+        outcome=outcome(value, yields.value, yields.step),
+        kept=promise.kept(value, yields.value, yields.step),
+    )
+
+
+def outcome(original: float, value: float, step: float) -> Outcome:
+    """What became of a super weight: exact means equal as a number, whatever the dtypes."""
+    if value == original:
+        return "exact"
+    if not math.isfinite(value) or value * original <= 0 or abs(value) < _LOST * abs(original):
+        return "lost"
+    return "within-step" if abs(value - original) <= step else "moved"
+
+
+def _original(reference: Reader, where: Coordinate) -> Held:
+    found = reference.scalar(where)
+    if isinstance(found, CannotTell):
+        raise InfraError(
+            f"the reference {reference.path} does not show {where}: {found.reason}. Give the model that the artefact "
+            "was made from, uncompressed.",
+            reason="cannot-tell",
+        )
+    return found
+
+
+def _held(artefact: Reader, where: Coordinate) -> Held | CannotTell:
+    return artefact.scalar(where)
