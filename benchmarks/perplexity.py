@@ -1,6 +1,6 @@
 """Perplexity of the embedded model: this library against a transformers loop that takes the loss from full logits.
 
-    python benchmarks/perplexity.py [--window N] [--windows N] [--repeats N] [-o FILE]
+    python benchmarks/perplexity.py [--window N] [--windows N] [--dtypes float32 bfloat16] [--repeats N] [-o FILE]
 
 The plain loop is `model(input_ids=window, labels=window).loss`, a window at a time. Peak memory is what a process needs
 beyond the loaded model, each side measured in a process of its own. Ten minutes on two cores.
@@ -23,12 +23,14 @@ from superweight.forward.scorer import Scorer
 
 MODEL, CORPUS = "smollm2-135m-instruct", "wiki-embedded"
 SIDES = ("plain", "here")
+DTYPES = ("float32", "bfloat16")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--window", type=int, nargs="+", default=[512, 1024, 2048], help="tokens a window")
     parser.add_argument("--windows", type=int, default=4, help="how many (default 4)")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="arithmetic (default both)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("-o", type=Path, help="write everything measured as JSON")
@@ -40,7 +42,7 @@ def main() -> None:
         "benchmark": "perplexity",
         "machine": machine(),
         "limits": {"copy_bandwidth": copy_bandwidth()},
-        "figures": [measure(dtype, window, options) for dtype in ("float32", "bfloat16") for window in options.window],
+        "figures": [measure(dtype, window, options) for dtype in options.dtypes for window in options.window],
     }
     print(report(found))
     if options.o:

@@ -31,9 +31,10 @@ def test_zero_shot_beside_hflm(embedded, tmp_path):
 
 
 @pytest.mark.real
-def test_perplexity_beside_a_plain_loop(embedded, tmp_path):
+@pytest.mark.parametrize("dtypes", [["float32"], pytest.param(["float32", "bfloat16"], marks=pytest.mark.slow)])
+def test_perplexity_beside_a_plain_loop(dtypes, embedded, tmp_path):
     options = ("--window", "512", "--windows", "2", "--repeats", "1")  # enough tokens for rounding to average out
-    table, found = run("perplexity.py", *options, out=tmp_path / "out.json")
-    assert [(row["dtype"], row["window"]) for row in found["figures"]] == [("float32", 512), ("bfloat16", 512)]
+    table, found = run("perplexity.py", *options, "--dtypes", *dtypes, out=tmp_path / "out.json")
+    assert [(row["dtype"], row["window"]) for row in found["figures"]] == [(dtype, 512) for dtype in dtypes]
     assert found["figures"][0]["relative_difference"] < 1e-6
     assert "times faster" in table

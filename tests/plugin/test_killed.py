@@ -35,9 +35,9 @@ def test_killed_every_few_records_and_never_the_worse_for_it(project):
         (project.root / "cards" / "tiers" / "smoke.toml").read_text().replace('"rtn-int4-g64", ', "")
     )
     once, whole = lives(project, "whole", 0)
-    again, pieced = lives(project, "pieced", 3)
+    again, pieced = lives(project, "pieced", 6)
     assert once == 1
-    assert again >= 8
+    assert again >= 4
     assert pieced == whole
     assert whole["tiny/clip-restore-int8-channel"]["items"]["successor"]
 
@@ -87,7 +87,7 @@ class Gate:
 def test_a_gate_that_is_killed_goes_on_from_there(project):
     gate = Gate(project.root)
     verdict, cells, tables = gate.run("one", "whole")
-    for records in (2, 9, 14):
+    for records in (2, 11):
         gate.kill("two", "pieced", records)
         assert gate.records("pieced") >= records
     again, pieced, others = gate.run("two", "pieced")
