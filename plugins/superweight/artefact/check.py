@@ -10,14 +10,10 @@ from superweight.artefact.lint import Subject, lint
 from superweight.artefact.numbers import hexadecimal, rounded
 from superweight.artefact.reading import Held, Reader
 from superweight.cards.base import Coordinate
-from superweight.cards.promise import Promise
+from superweight.cards.promise import Promise, lost
 from superweight.errors import InfraError
 from superweight.evidence.artefact import ArtefactCheck, CheckedWeight, Outcome
 from superweight.forward.runner import CannotTell
-
-_LOST = 0.5
-"""Share of its magnitude below which, or of another sign, a super weight no longer does what it did (figure 6 of
-arXiv:2411.07191: at half, quality falls off)."""
 
 
 def check(
@@ -85,28 +81,29 @@ def compared(
     where: Coordinate, status: str, original: Held, found: Held | CannotTell, promise: Promise
 ) -> CheckedWeight:
     """One super weight, and whether it is what was promised; what cannot be told was not kept."""
-    value, dtype, _, _ = original.decoded
+    number, dtype = original.decoded.value, original.decoded.dtype
     known = {
         **where.coordinate.model_dump(),
         "status": status,
-        "original": value,
-        "original_bits": hexadecimal(value, dtype),
+        "original": number,
+        "original_bits": hexadecimal(number, dtype),
         "original_dtype": dtype,
     }
     if isinstance(found, CannotTell):
         return CheckedWeight(**known, outcome="cannot-tell", kept=False, reason=found.reason)
     yields = found.decoded
+    value, step = rounded(yields.value, yields.dtype), yields.step_towards(number)
     return CheckedWeight(
         **known,
         tensor=found.tensor,
         stored_as=found.stored_as,
-        value=yields.value,
-        bits=hexadecimal(rounded(yields.value, yields.dtype), yields.dtype),
+        value=value,
+        bits=hexadecimal(value, yields.dtype),
         dtype=yields.dtype,
         code=yields.code,
-        step=yields.step,
-        outcome=outcome(value, yields.value, yields.step),
-        kept=promise.kept(value, yields.value, yields.step),
+        step=step,
+        outcome=outcome(number, value, step),
+        kept=promise.kept(number, value, step),
     )
 
 
@@ -114,21 +111,41 @@ def outcome(original: float, value: float, step: float) -> Outcome:
     """What became of a super weight: exact means equal as a number, whatever the dtypes."""
     if value == original:
         return "exact"
-    if not math.isfinite(value) or value * original <= 0 or abs(value) < _LOST * abs(original):
+    if lost(original, value):
         return "lost"
     return "within-step" if abs(value - original) <= step else "moved"
 
 
 def _original(reference: Reader, where: Coordinate) -> Held:
+    """What the uncompressed model holds.
+
+    Raises:
+        InfraError: that cannot be told, or it is itself compressed (`cannot-tell`); it is no number that a super weight
+            can be (`non-finite`).
+    """
     found = reference.scalar(where)
     if isinstance(found, CannotTell):
+        raise _no_reference(f"the reference {reference.path} does not show {where}: {found.reason}")
+    if found.decoded.code:
+        raise _no_reference(
+            f"the reference {reference.path} is compressed itself: {where} is stored as {found.stored_as}"
+        )
+    if not math.isfinite(found.decoded.value) or not found.decoded.value:
         raise InfraError(
-            f"the reference {reference.path} does not show {where}: {found.reason}. Give the model that the artefact "
-            "was made from, uncompressed.",
-            reason="cannot-tell",
+            f"the reference {reference.path} holds {found.decoded.value:g} at {where}, which is no super weight. "
+            "Correct the list, or give the model that it was made for.",
+            reason="non-finite",
         )
     return found
 
 
+def _no_reference(problem: str) -> InfraError:
+    return InfraError(f"{problem}. Give the model that the artefact was made from, uncompressed.", reason="cannot-tell")
+
+
 def _held(artefact: Reader, where: Coordinate) -> Held | CannotTell:
-    return artefact.scalar(where)
+    """What the artefact holds; a file that is not what it says cannot tell, and the format lint says more."""
+    try:
+        return artefact.scalar(where)
+    except InfraError as error:
+        return CannotTell(str(error))

@@ -28,6 +28,10 @@ _MANTISSA = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7, "float8
 _LEAST_EXPONENT = {
     "float64": -1022, "float32": -126, "float16": -14, "bfloat16": -126, "float8_e4m3fn": -6, "float8_e5m2": -14,
 }  # fmt: skip
+_LARGEST = {
+    "float64": float(np.finfo(np.float64).max), "float32": float(np.finfo(np.float32).max), "float16": 65504.0,
+    "bfloat16": math.ldexp(255, 120), "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0,
+}  # fmt: skip
 _STRUCT = {"float64": ("<d", "<Q"), "float32": ("<f", "<I"), "float16": ("<e", "<H")}
 
 
@@ -42,13 +46,14 @@ def as_floats(raw: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
         InfraError: no number format that is known here (`unsupported`).
     """
     if dtype == "BF16":
-        return (raw.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return as_floats((raw.astype(np.uint32) << 16).view(np.float32), "F32")
     if dtype in ("F8_E4M3", "F8_E5M2"):
         return np.asarray(_eight_bit(4 if dtype == "F8_E4M3" else 5)[raw])
     if dtype == "F8_E8M0":
         return np.where(raw == 255, np.nan, np.exp2(raw.astype(np.float64) - 127))
     if dtype in NUMPY and not dtype.startswith("F8"):
-        return np.asarray(raw, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # NaNs of any kind
+            return np.asarray(raw, dtype=np.float64)
     raise InfraError(f"numbers of the dtype {dtype} cannot be read here", reason="unsupported")
 
 
@@ -70,23 +75,35 @@ def _eight_bit(exponent_bits: int) -> np.ndarray[Any, Any]:
 
 
 def rounded(value: float, dtype: str) -> float:
-    """A number rounded to nearest, ties to even, to one of torch's floating-point dtypes, by its name."""
+    """A number rounded to nearest, ties to even, to one of torch's floating-point dtypes, by its name.
+
+    What is too large becomes infinity; in float8_e4m3fn, which has none, the largest number.
+    """
     if not math.isfinite(value) or value == 0 or dtype == "float64":
         return value
-    if dtype in ("float32", "float16"):
-        return float(np.float64(value).astype(_np(dtype)))
     step = spacing(value, dtype)
-    return math.copysign(round(abs(value) / step) * step, value)  # Python rounds ties to even
-
-
-def _np(dtype: str) -> Any:
-    return {"float32": np.float32, "float16": np.float16}[dtype]
+    near = math.copysign(round(abs(value) / step) * step, value)  # Python rounds ties to even
+    if abs(near) <= _LARGEST[dtype]:
+        return near
+    return math.copysign(_LARGEST[dtype] if dtype == "float8_e4m3fn" else math.inf, value)
 
 
 def spacing(value: float, dtype: str) -> float:
-    """Distance between neighbouring numbers of a dtype at a value, on the side away from zero."""
+    """Distance between neighbouring numbers of a dtype at a finite value, on the side away from zero."""
     exponent = math.frexp(value)[1] - 1 if value else _LEAST_EXPONENT[dtype]
     return math.ldexp(1.0, max(exponent, _LEAST_EXPONENT[dtype]) - _MANTISSA[dtype])
+
+
+def gaps(value: float, dtype: str) -> tuple[float, float]:
+    """Distances from a number of a dtype to the next smaller and the next larger one; infinity where there is none."""
+    if not math.isfinite(value):
+        return math.inf, math.inf
+    outward = spacing(value, dtype)
+    fraction, exponent = math.frexp(abs(value))
+    inward = outward / 2 if fraction == 0.5 and exponent - 1 > _LEAST_EXPONENT[dtype] else outward
+    if abs(value) + outward > _LARGEST[dtype]:
+        outward = math.inf
+    return (inward, outward) if value > 0 else (outward, inward) if value < 0 else (outward, outward)
 
 
 def hexadecimal(value: float, dtype: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 EXACT, WITHIN_STEP = "exact", "within-step"
+LOST = 0.5
+"""Share of its magnitude below which, or of another sign, a super weight no longer does what it did (figure 6 of
+arXiv:2411.07191: at half, quality falls off)."""
 _PER_CENT = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
 
@@ -26,29 +30,40 @@ class Promise(NamedTuple):
         """Read `exact`, `within-step` or a bound such as `2 %`.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: it is none of these, or a bound that a lost super weight would keep.
         """
-        if text in (EXACT, WITHIN_STEP):
-            return cls("exact") if text == EXACT else cls("within-step")
-        found = _PER_CENT.fullmatch(text.strip())
+        asked = text.strip()
+        if asked in (EXACT, WITHIN_STEP):
+            return cls("exact") if asked == EXACT else cls("within-step")
+        found = _PER_CENT.fullmatch(asked)
         if found is None:
             raise ValueError(f"expected '{EXACT}', '{WITHIN_STEP}' or a bound such as '2 %', found {text!r}")
-        return cls("percent", float(found[1]))
+        percent = float(found[1])
+        if percent >= 100 * (1 - LOST):
+            raise ValueError(f"expected a bound below {1 - LOST:.0%}, where a super weight is lost; found {text!r}")
+        return cls("percent", percent)
 
     def __str__(self) -> str:
         return f"{self.percent:g} %" if self.kind == "percent" else self.kind
 
     def kept(self, original: float, value: float, step: float | None) -> bool:
-        """Whether a scalar is as near to the original as was promised; never if it is no finite number.
+        """Whether a scalar is as near to the original as was promised; never if it is no finite number, or is lost.
 
         Args:
             original: the uncompressed model's.
             value: what the artefact yields.
-            step: distance to the nearest other value that the format can hold there; None if there is no such grid.
+            step: distance to the next value that the format can hold there; None if there is no such grid.
         """
-        off: Any = abs(value - original)
-        if self.kind == "exact":
+        if not (math.isfinite(original) and math.isfinite(value)):
+            return False
+        if value == original or self.kind == "exact":
             return value == original
+        off = abs(value - original)
         if self.kind == "percent":
-            return bool(off <= self.percent / 100 * abs(original))
-        return value == original or (step is not None and bool(off <= step))
+            return off <= self.percent / 100 * abs(original)
+        return step is not None and math.isfinite(step) and off <= step and not lost(original, value)
+
+
+def lost(original: float, value: float) -> bool:
+    """Whether a super weight no longer does what it did: no finite number, of another sign, or below half of it."""
+    return not math.isfinite(value) or value * original <= 0 or abs(value) < LOST * abs(original)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from superweight.artefact.container import Artefact
@@ -16,12 +18,47 @@ class Decoded(NamedTuple):
         dtype: of that arithmetic, torch's name: `bfloat16`.
         step: distance to the nearest other value that the format can hold there.
         code: what is stored, in words; empty for plain numbers.
+        lower: distance to the next smaller value that can be held there, where the grid is not even; infinity at the
+            end of the range; None if it is `step`.
+        upper: distance to the next larger one; likewise.
     """
 
     value: float
     dtype: str
     step: float
     code: str = ""
+    lower: float | None = None
+    upper: float | None = None
+
+    def step_towards(self, number: float) -> float:
+        """Distance to the next value on the side of a number; `step` where the range ends."""
+        gap = self.upper if number > self.value else self.lower
+        return gap if gap is not None and math.isfinite(gap) else self.step
+
+    def ends_before(self, number: float) -> bool:
+        """Whether a number lies beyond the largest or smallest value that can be held there, which this one is."""
+        gap = self.upper if number > self.value else self.lower
+        return gap == math.inf and number != self.value
+
+
+def on_grid(values: Callable[[int], float], code: int, least: int, most: int, dtype: str, words: str) -> Decoded:
+    """What an integer code yields, with its neighbours on the grid.
+
+    Args:
+        values: code → value, as the format decodes it; rising or falling.
+        code: the one that is stored.
+        least: the smallest code.
+        most: the largest.
+        dtype: of the arithmetic.
+        words: the code in words.
+    """
+    value = values(code)
+    sides = range(code - 1, least - 1, -1), range(code + 1, most + 1)  # rounding may give neighbours the same value
+    around = [next((found for at in side if (found := values(at)) != value), value) for side in sides]
+    lower = min((value - other for other in around if other < value), default=math.inf)
+    upper = min((other - value for other in around if other > value), default=math.inf)
+    step = min(lower, upper)
+    return Decoded(value, dtype, step if math.isfinite(step) else 0.0, words, lower, upper)
 
 
 class Place(NamedTuple):

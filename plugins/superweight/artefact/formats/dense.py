@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from superweight.artefact.container import Artefact
 from superweight.artefact.formats.base import Decoded, Place
-from superweight.artefact.numbers import TORCH, spacing
+from superweight.artefact.numbers import TORCH, gaps
 from superweight.forward.runner import CannotTell
 
 _PLAIN = ("F64", "F32", "F16", "BF16")
@@ -37,7 +37,8 @@ class Dense:
         if any(at >= size for at, size in zip(index, info.shape, strict=True)):
             return CannotTell(f"[{place.row}, {place.column}] lies outside {name} of shape {info.shape}")
         value, dtype = artefact.number(name, *index), TORCH[info.dtype]
-        return Decoded(value, dtype, spacing(value, dtype))
+        lower, upper = gaps(value, dtype)
+        return Decoded(value, dtype, min(lower, upper), "", lower, upper)
 
 
 def _name(artefact: Artefact, module: str) -> str:
