@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
+from superweight.artefact.likeness import expect_same_model
 from superweight.artefact.lint import Subject, lint
+from superweight.artefact.names import alike
 from superweight.artefact.numbers import hexadecimal, rounded
 from superweight.artefact.reading import Held, Reader
 from superweight.cards.base import Coordinate
@@ -36,14 +38,16 @@ def check(
         thorough: let the format lint read every scale.
 
     Raises:
-        InfraError: the reference does not hold a super weight that is asked for (`cannot-tell`), or one of both does
-            not hold what its header says.
+        InfraError: the artefact is another model than the reference, or the reference itself (`unsupported`); the
+            reference does not hold a super weight that is asked for (`cannot-tell`, `non-finite`), or not what its
+            header says.
     """
     started = time.perf_counter()
-    weights = [
-        compared(where, status, _original(reference, where), _held(artefact, where), promise)
-        for where, status in super_weights.items()
-    ]
+    expect_same_model(artefact, reference)
+    weights = []
+    for where, status in super_weights.items():
+        original = _original(reference, where)
+        weights.append(compared(where, status, original, _held(artefact, where, original), promise))
     found = look(artefact, reference, weights, thorough=thorough)
     named = {"reference": str(reference.path), "promise": str(promise), "named_by": named_by}
     return found.model_copy(update={**named, "super_weights": weights, "seconds": time.perf_counter() - started})
@@ -143,9 +147,12 @@ def _no_reference(problem: str) -> InfraError:
     return InfraError(f"{problem}. Give the model that the artefact was made from, uncompressed.", reason="cannot-tell")
 
 
-def _held(artefact: Reader, where: Coordinate) -> Held | CannotTell:
+def _held(artefact: Reader, where: Coordinate, original: Held) -> Held | CannotTell:
     """What the artefact holds; a file that is not what it says cannot tell, and the format lint says more."""
     try:
-        return artefact.scalar(where)
+        found = artefact.scalar(where)
     except InfraError as error:
         return CannotTell(str(error))
+    if isinstance(found, Held) and not alike(original.tensor, found.tensor):
+        return CannotTell(f"the reference has it in {original.tensor}, and the artefact has {found.tensor} there")
+    return found

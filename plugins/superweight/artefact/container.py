@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from superweight.artefact.numbers import NUMPY, as_floats
-from superweight.checkpoint.header import TensorInfo
+from superweight.checkpoint.header import TensorInfo, read_header
 from superweight.checkpoint.shards import read_json, read_tensors
 from superweight.errors import InfraError
 
 _SEPARATE = ("quantization_config.json", "quantize_config.json", "quant_config.json", "quant_model_description.json")
 """Files beside config.json in which quantisers keep their settings."""
+_TEXT = ("text_config", "llm_config", "language_config")
+_RUNS = 16
 
 
 @dataclass
@@ -41,11 +43,29 @@ class Artefact:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What config.json says of the quantiser (`quantization_config`), else a file beside it; empty if nothing."""
-        own = self.config.get("quantization_config") or self.config.get("compression_config")
-        if isinstance(own, dict):
+        places = [self.config, self.text_config]
+        said = [place.get(name) for name in ("quantization_config", "compression_config") for place in places]
+        own = next((one for one in said if isinstance(one, dict) and one), None)
+        if own is not None:
             return own
         beside = next((self.path / name for name in _SEPARATE if (self.path / name).is_file()), None)
         return read_json(beside) if beside is not None else {}
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """What config.json says of the language model: a part of it in models of text and pictures, else all of it."""
+        found = next((self.config.get(name) for name in _TEXT if isinstance(self.config.get(name), dict)), None)
+        return found if isinstance(found, dict) else self.config
+
+    def size_of(self, *names: str) -> int | None:
+        """A whole number from config.json under the first of several names that families use; None if it has none."""
+        found = [self.text_config.get(name) for name in names]
+        return next((number for number in found if type(number) is int), None)
+
+    @property
+    def hidden_size(self) -> int | None:
+        """Width of the residual stream; None if config.json does not say."""
+        return self.size_of("hidden_size", "n_embd", "n_embed", "d_model", "model_dim")
 
     @property
     def method(self) -> str:
@@ -54,12 +74,36 @@ class Artefact:
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by its name, from the headers of all shards.
+        """Every tensor by its name, from the headers of the files that are the model.
 
         Raises:
             InfraError: there are none, or a header lies (`corrupt`, `missing-tensor`, `not-found`, `pickle`).
         """
-        return read_tensors(self.path)
+        alone = self._alone()
+        return read_header(alone) if alone is not None else read_tensors(self.path)
+
+    def _alone(self) -> Path | None:
+        """The only file of weights, if it has a name of its own, such as `gptq_model-4bit-128g.safetensors`."""
+        files = [path for path in self.path.glob("*.safetensors") if not path.name.startswith("adapter_")]
+        indices = list(self.path.glob("*.safetensors.index.json"))
+        return files[0] if len(files) == 1 and files[0].is_file() and not indices else None
+
+    @cached_property
+    def leaves(self) -> Mapping[str, Mapping[str, TensorInfo]]:
+        """Every module by its name: its tensors by what follows it, `weight_scale`; what has no dot is `""`'s."""
+        found: dict[str, dict[str, TensorInfo]] = {}
+        for name, info in self.tensors.items():
+            module, _, leaf = name.rpartition(".")
+            found.setdefault(module, {})[leaf] = info
+        return found
+
+    @cached_property
+    def _nesting(self) -> frozenset[str]:
+        return frozenset(name.rpartition(".")[0] for name in self.leaves)
+
+    def nests(self, module: str) -> bool:
+        """Whether tensors belong to something inside a module, such as the parts of a packed weight or of an adapter."""
+        return module in self._nesting
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
@@ -72,7 +116,8 @@ class Artefact:
     @property
     def bytes(self) -> int:
         """Size on disk of all files."""
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        return sum(path.stat().st_size for path in files if not _hidden(path.relative_to(self.path)))
 
     def raw(self, name: str) -> np.ndarray[Any, Any]:
         """A tensor as it is stored, mapped and not read: index it for the elements that are needed.
@@ -93,22 +138,57 @@ class Artefact:
         return np.memmap(info.file, dtype=kind, mode="r", offset=info.start, shape=info.shape)
 
     def integer(self, name: str, *index: int) -> int:
-        """One element of a tensor of integers, or the bits of one of floats."""
-        array = self.raw(name)
-        self.read += array.dtype.itemsize
-        return int(array[index])
+        """One element of a tensor of integers, or the bits of one of floats; errors as `number`."""
+        return int(self._element(name, index))
 
     def number(self, name: str, *index: int) -> float:
-        """One element of a tensor, exactly."""
-        array = self.raw(name)
-        self.read += array.dtype.itemsize
-        return float(as_floats(np.asarray(array[index])[None], self.tensors[name].dtype)[0])
+        """One element of a tensor, exactly.
 
-    def numbers(self, name: str) -> np.ndarray[Any, Any]:
-        """A whole tensor in float64, for small ones: scales and the like."""
+        Raises:
+            InfraError: as `raw`; or the index lies outside the tensor (`corrupt`).
+        """
+        return float(as_floats(self._element(name, index)[None], self.tensors[name].dtype)[0])
+
+    def numbers(self, name: str, most: int | None = None) -> np.ndarray[Any, Any]:
+        """A whole tensor in float64, for small ones: scales and the like.
+
+        Args:
+            name: the tensor.
+            most: elements that are read; of a larger tensor, so many in runs that are spread evenly over it, flat.
+        """
         array = self.raw(name)
+        if most is not None and array.size > most:
+            array = _spread(array.reshape(-1), most)
         self.read += array.nbytes
         return as_floats(np.asarray(array), self.tensors[name].dtype)
+
+    def line(self, name: str, *index: int | slice) -> np.ndarray[Any, Any]:
+        """A row or a column of a tensor in float64: indices, and a slice where all is wanted."""
+        array = np.asarray(self.raw(name)[index])
+        self.read += array.nbytes
+        return as_floats(array, self.tensors[name].dtype)
+
+    def _element(self, name: str, index: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        array = self.raw(name)
+        inside = len(index) == array.ndim and all(0 <= at < size for at, size in zip(index, array.shape, strict=True))
+        if not inside:
+            raise InfraError(
+                f"{self.tensors[name].file}: {list(index)} lies outside {name} of shape {array.shape}, though another "
+                "tensor of its module says that it is there. The file is not whole; write it again.",
+                reason="corrupt",
+            )
+        self.read += array.dtype.itemsize
+        return np.asarray(array[index])
+
+
+def _spread(flat: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
+    """Runs of elements, spread evenly, the first and the last among them."""
+    starts = np.linspace(0, flat.size - most // _RUNS, _RUNS).astype(int)
+    return np.concatenate([flat[start : start + most // _RUNS] for start in starts])
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_metadata(file: Path) -> dict[str, str]:

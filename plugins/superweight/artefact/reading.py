@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -58,11 +59,29 @@ class SafetensorsReader:
     def about(self) -> str:
         """The formats of its down projections."""
         found: dict[str, int] = {}
-        for module in self._down.modules.values():
-            storing = format_of(self.artefact, module.name)
-            name = "an unknown format" if storing is None else storing.describe(self.artefact, module.name)
-            found[name] = found.get(name, 0) + 1
+        for modules in self._stored_alike():
+            storing = format_of(self.artefact, modules[0])
+            name = "an unknown format" if storing is None else storing.describe(self.artefact, modules[0])
+            found[name] = found.get(name, 0) + len(modules)
         return "; ".join(sorted(found, key=lambda name: -found[name])) or "no down projections"
+
+    def _stored_alike(self) -> Iterable[list[str]]:
+        """Names of the modules, those together whose tensors have the same names, dtypes and shapes."""
+        found: dict[object, list[str]] = {}
+        for module in self._down.modules.values():
+            leaves = self.artefact.leaves.get(module.name, {})
+            alike = frozenset((leaf, info.dtype, info.shape) for leaf, info in leaves.items())
+            found.setdefault((alike, module.stacked), []).append(module.name)
+        return found.values()
+
+    @property
+    def sizes(self) -> Mapping[str, int | str]:
+        """What config.json says of the model: its type, and how large it is in every direction; what it says of it."""
+        artefact = self.artefact
+        found = {name: artefact.size_of(*names) for name, names in _SIZES.items()}
+        known: dict[str, int | str] = {name: size for name, size in found.items() if size is not None}
+        kind = artefact.text_config.get("model_type")
+        return {"model_type": kind, **known} if isinstance(kind, str) else known
 
     @property
     def bytes(self) -> int:
@@ -76,6 +95,8 @@ class SafetensorsReader:
 
     def scalar(self, where: Coordinate) -> Held | CannotTell:
         """As `Reader.scalar`."""
+        if (turned := _turned(self.artefact)) is not None:
+            return turned
         module = self._down.of(where.layer, where.expert)
         if module is None:
             return CannotTell(
@@ -99,6 +120,28 @@ class SafetensorsReader:
         tensors = self.artefact.tensors
         names = [name for name in tensors if name.startswith(f"{module}.")]
         return ", ".join(f"{name.removeprefix(f'{module}.')} {tensors[name].dtype}" for name in names)
+
+
+_SIZES = {
+    "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model", "model_dim"),
+    "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"),
+    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts"),
+    "vocab_size": ("vocab_size",),
+}
+"""Sizes of a model, and what families call them in config.json."""
+
+
+def _turned(artefact: Artefact) -> CannotTell | None:
+    """Why no single weight is what it was: the settings say that matrices were multiplied with others."""
+    transforms = artefact.settings.get("transform_config")
+    groups = transforms.get("config_groups") if isinstance(transforms, Mapping) else None
+    if not groups:
+        return None
+    return CannotTell(
+        f"the settings of {artefact.path.name} rotate matrices (transform_config: {', '.join(map(str, groups))}), so "
+        "no single weight is where it was"
+    )
 
 
 def open_reader(path: str | Path) -> Reader:
