@@ -33,6 +33,7 @@ class Artefact:
 
     path: Path
     read: int = field(default=0, compare=False)
+    _mapped: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -102,7 +103,7 @@ class Artefact:
         return frozenset(name.rpartition(".")[0] for name in self.leaves)
 
     def nests(self, module: str) -> bool:
-        """Whether tensors belong to something inside a module, such as the parts of a packed weight or of an adapter."""
+        """Whether tensors belong to something inside a module: the parts of a packed weight, or of an adapter."""
         return module in self._nesting
 
     @cached_property
@@ -127,6 +128,11 @@ class Artefact:
         Raises:
             InfraError: there is no such tensor (`missing-tensor`), or its dtype has no whole bytes (`unsupported`).
         """
+        if name not in self._mapped:
+            self._mapped[name] = self._map(name)
+        return self._mapped[name]
+
+    def _map(self, name: str) -> np.ndarray[Any, Any]:
         info = self.tensors.get(name)
         if info is None:
             raise InfraError(f"{self.path} holds no tensor {name!r}", reason="missing-tensor")
@@ -183,8 +189,9 @@ class Artefact:
 
 def _spread(flat: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
     """Runs of elements, spread evenly, the first and the last among them."""
-    starts = np.linspace(0, flat.size - most // _RUNS, _RUNS).astype(int)
-    return np.concatenate([flat[start : start + most // _RUNS] for start in starts])
+    runs = min(_RUNS, most)
+    starts = np.linspace(0, flat.size - most // runs, runs).astype(int)
+    return np.concatenate([flat[start : start + most // runs] for start in starts])
 
 
 def _hidden(path: Path) -> bool:

@@ -1,0 +1,60 @@
+"""Codes as compressed-tensors packs them: integers into int32 words, small floats into bytes."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from superweight.artefact.container import Artefact
+from superweight.artefact.numbers import as_floats
+
+_WORD = 32
+
+
+def packed_code(artefact: Artefact, name: str, before: tuple[int, ...], at: int, bits: int) -> int:
+    """A code among those packed densely into int32 words along the last dimension; one may lie in two words."""
+    word, shift = divmod(at * bits, _WORD)
+    value = artefact.integer(name, *before, word) & 0xFFFFFFFF
+    if shift + bits > _WORD:
+        value |= (artefact.integer(name, *before, word + 1) & 0xFFFFFFFF) << _WORD
+    return (value >> shift) & ((1 << bits) - 1)
+
+
+def packed_down(artefact: Artefact, name: str, at: int, column: int, bits: int) -> int:
+    """The same along the rows of a matrix, as zero points are packed."""
+    word, shift = divmod(at * bits, _WORD)
+    value = artefact.integer(name, word, column) & 0xFFFFFFFF
+    if shift + bits > _WORD:
+        value |= (artefact.integer(name, word + 1, column) & 0xFFFFFFFF) << _WORD
+    return (value >> shift) & ((1 << bits) - 1)
+
+
+def packed_float(artefact: Artefact, name: str, row: int, column: int, bits: int) -> float:
+    """A float of 4 bits (E2M1, two a byte, the first in the low half) or 6 (E2M3, four in three bytes)."""
+    first, shift = divmod(column * bits, 8)
+    value = artefact.integer(name, row, first)
+    if shift + bits > 8:
+        value |= artefact.integer(name, row, first + 1) << 8
+    code = (value >> shift) & ((1 << bits) - 1)
+    sign = -1.0 if code >> (bits - 1) else 1.0
+    return sign * _magnitudes(bits)[code & ((1 << (bits - 1)) - 1)]
+
+
+@cache
+def floats(bits: int, dtype: str = "") -> tuple[float, ...]:
+    """Every finite value of a small float, in rising order: E2M1, E2M3, or one of 8 bits by safetensors' name."""
+    if bits == 8:
+        values = as_floats(np.arange(256, dtype=np.uint8), dtype).tolist()
+        return tuple(sorted({value for value in values if math.isfinite(value)}))
+    return tuple(sorted({sign * value for value in _magnitudes(bits) for sign in (-1.0, 1.0)}))
+
+
+@cache
+def _magnitudes(bits: int) -> tuple[float, ...]:
+    """Two bits of exponent, biased by one, and the rest mantissa; without infinity or NaN."""
+    mantissa = bits - 3
+    steps = 2**mantissa
+    lead = [fraction / steps for fraction in range(steps)]
+    return (*lead, *((1 + fraction / steps) * 2.0**exponent for exponent in range(3) for fraction in range(steps)))
