@@ -5,47 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats import Decoded, Place, format_of
+from superweight.artefact.formats import Place, format_of
+from superweight.artefact.held import Held, Reader
 from superweight.artefact.names import DownProjections
 from superweight.cards.base import Coordinate
 from superweight.errors import InfraError
 from superweight.forward.runner import CannotTell
-
-
-class Held(NamedTuple):
-    """A scalar, what holds it, and in which format."""
-
-    tensor: str
-    stored_as: str
-    decoded: Decoded
-
-
-class Reader(Protocol):
-    """Looks single scalars up in a file or directory of one container format."""
-
-    path: Path
-
-    @property
-    def about(self) -> str:
-        """What holds the weights, in words."""
-
-    @property
-    def bytes(self) -> int:
-        """Size on disk of all files."""
-
-    @property
-    def read(self) -> int:
-        """Bytes of tensors that were looked at so far."""
-
-    def scalar(self, where: Coordinate) -> Held | CannotTell:
-        """One scalar of a down projection; says why, where that cannot be told.
-
-        Raises:
-            InfraError: the file does not hold what its header or its settings say.
-        """
 
 
 class SafetensorsReader:
@@ -162,3 +129,6 @@ def open_reader(path: str | Path) -> Reader:
         f"{place} is a file of a kind that is not known here; expected a directory with safetensors.",
         reason="unsupported",
     )
+
+
+__all__ = ["Held", "Reader", "SafetensorsReader", "open_reader"]
