@@ -29,7 +29,7 @@ def effective_columns(
     """
     wanted = torch.tensor(list(columns))
     assert bool((wanted >= 0).all() and (wanted < width).all()), f"columns are 0 to {width - 1}"
-    with torch.inference_mode():
+    with torch.no_grad():
         parts = [_products(module, some, width, dtype) for some in wanted.split(batch)]
     answers = torch.cat(parts) - _bias(module)
     return answers.T.contiguous()
@@ -60,7 +60,7 @@ def effective_weights(
 
 def run_once(model: Any, tokens: Sequence[int] = (1, 2, 3)) -> None:
     """One forward pass: after it modules are as they are when text is scored (unpacked, repacked, compiled)."""
-    with torch.inference_mode():
+    with torch.no_grad():
         model(torch.tensor([list(tokens)]))
 
 
