@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from superweight.artefact.container import Artefact
 from superweight.artefact.formats.base import Decoded, Format, Place
+from superweight.artefact.formats.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from superweight.artefact.formats.compressed_tensors import CompressedTensors
 from superweight.artefact.formats.dense import Dense
+from superweight.artefact.formats.quanto import Quanto
+from superweight.artefact.formats.torchao import TorchAO
 
-FORMATS: tuple[Format, ...] = (CompressedTensors(), Dense())
+FORMATS: tuple[Format, ...] = (
+    BitsAndBytes4bit(),
+    BitsAndBytesInt8(),
+    TorchAO(),
+    Quanto(),
+    CompressedTensors(),
+    Dense(),
+)
 """In the order in which they are asked."""
 
 
