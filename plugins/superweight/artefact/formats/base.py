@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from superweight.artefact.container import Artefact
+from superweight.artefact.numbers import gaps
 from superweight.forward.runner import CannotTell
 
 
@@ -55,10 +56,45 @@ def on_grid(values: Callable[[int], float], code: int, least: int, most: int, dt
     value = values(code)
     sides = range(code - 1, least - 1, -1), range(code + 1, most + 1)  # rounding may give neighbours the same value
     around = [next((found for at in side if (found := values(at)) != value), value) for side in sides]
+    return _between(value, around, dtype, words)
+
+
+def on_floats(values: Callable[[float], float], code: float, kind: str, dtype: str) -> Decoded:
+    """What a code that is a small float yields, with its neighbours.
+
+    Args:
+        values: code → value, as the format decodes it; rising or falling.
+        code: the one that is stored.
+        kind: its dtype, `float8_e4m3fn`.
+        dtype: of the arithmetic.
+    """
+    below, above = gaps(code, kind)
+    around = [values(other) for other in (code - below, code + above) if math.isfinite(other)]
+    return _between(values(code), around, dtype, f"{code:g} as {kind}")
+
+
+def _between(value: float, around: Sequence[float], dtype: str, words: str) -> Decoded:
     lower = min((value - other for other in around if other < value), default=math.inf)
     upper = min((other - value for other in around if other > value), default=math.inf)
     step = min(lower, upper)
     return Decoded(value, dtype, step if math.isfinite(step) else 0.0, words, lower, upper)
+
+
+def decoded_to(found: Decoded, value: float) -> Decoded:
+    """The same place on its grid, where the format's arithmetic rounds what it yields to its dtype.
+
+    A step stays the grid's, or is the dtype's where that is coarser: neighbours that are rounded, too, may lie closer.
+
+    Args:
+        found: in exact arithmetic.
+        value: as the format yields it.
+    """
+    lower, upper = (
+        gap if gap is None or not math.isfinite(own) else max(gap, own)
+        for gap, own in zip((found.lower, found.upper), gaps(value, found.dtype), strict=True)
+    )
+    sides = [gap for gap in (lower, upper) if gap is not None and math.isfinite(gap)]
+    return found._replace(value=value, step=min(sides, default=found.step), lower=lower, upper=upper)
 
 
 class Place(NamedTuple):
