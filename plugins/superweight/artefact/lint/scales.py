@@ -10,9 +10,24 @@ import numpy as np
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.artefact.numbers import TORCH
 
-_SCALES = (".weight_scale", ".scales", ".absmax", ".SCB", ".weight_scale_inv", ".weight_block_scale")
-_UNSIGNED = (".weight_scale", ".absmax", ".SCB", ".weight_scale_inv")
+_SCALES = (
+    *(".weight_scale", ".scales", ".absmax", ".SCB", ".weight_scale_inv", ".weight_block_scale"),
+    *(".nested_absmax", "._weight_scale", ".weight._scale"),
+)
+_UNSIGNED = (
+    ".weight_scale",
+    ".absmax",
+    ".SCB",
+    ".weight_scale_inv",
+    ".nested_absmax",
+    "._weight_scale",
+    ".weight._scale",
+)
 """Scales that no tool here writes negative; auto-round's GPTQ scales carry a sign on purpose."""
+
+
+_ZERO_IF_EMPTY = (".absmax", ".nested_absmax", ".SCB", ".weight._scale")
+"""Scales that are zero where all their weights are; rules of their own look at the codes under them."""
 
 
 def _not_finite(subject: Subject) -> Iterator[Fault]:
@@ -22,7 +37,7 @@ def _not_finite(subject: Subject) -> Iterator[Fault]:
 
 
 def _zero(subject: Subject) -> Iterator[Fault]:
-    for name, values in _values(subject, _SCALES):
+    for name, values in _values(subject, tuple(ending for ending in _SCALES if ending not in _ZERO_IF_EMPTY)):
         if bad := int((values == 0).sum()):
             yield _fault(subject, name, f"{bad} of {values.size} scales are zero, which makes their weights zero")
 
