@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats.base import Decoded, Place
-from superweight.artefact.formats.bitsandbytes_state import PARTS, TABLES, QuantState, state_of
+from superweight.artefact.formats.base import Decoded, Place, decoded_to, on_grid
+from superweight.artefact.formats.bitsandbytes_state import PARTS, TABLES, QuantState, is_table, state_of
 from superweight.artefact.numbers import TORCH, rounded
 from superweight.errors import InfraError
 from superweight.forward.runner import CannotTell
@@ -51,6 +51,9 @@ class BitsAndBytes4bit:
         rows, columns = state.shape
         if place.expert is not None or not (0 <= place.row < rows and 0 <= place.column < columns):
             return CannotTell(f"[{place.row}, {place.column}] lies outside {place.module} of shape ({rows}, {columns})")
+        table = f"{place.module}.weight.quant_map"
+        if table in artefact.tensors and not is_table(artefact, table, state.quant_type):
+            return CannotTell(f"{table} is not the table of {state.quant_type}: what decodes it depends on the kernel")
         at = place.row * columns + place.column
         scale = _scale(artefact, place.module, state, at // state.blocksize)
         if isinstance(scale, CannotTell):
@@ -58,9 +61,11 @@ class BitsAndBytes4bit:
         code = _code(artefact, f"{place.module}.weight", state, at)
         if isinstance(code, CannotTell):
             return code
-        table = TABLES[state.quant_type]
-        value = rounded(rounded(table[code] * scale, "float32"), state.dtype)
-        return Decoded(value, state.dtype, _step(table, code) * abs(scale), f"{code} of 0 to 15")
+        shares = sorted(set(TABLES[state.quant_type]))  # both zeros of fp4 are one
+
+        share = shares.index(TABLES[state.quant_type][code])
+        found = on_grid(lambda at: shares[at] * scale, share, 0, len(shares) - 1, state.dtype, f"{code} of 0 to 15")
+        return decoded_to(found, rounded(rounded(shares[share] * scale, "float32"), state.dtype))
 
 
 def _code(artefact: Artefact, name: str, state: QuantState, at: int) -> int | CannotTell:
@@ -109,10 +114,6 @@ def _element(artefact: Artefact, name: str, at: int) -> float:
     return artefact.number(name, *(int(one) for one in index))
 
 
-def _step(table: tuple[float, ...], code: int) -> float:
-    return min(abs(other - table[code]) for other in table if other != table[code])
-
-
 class BitsAndBytesInt8:
     """`weight` of int8, row by row, and `SCB`, the largest magnitude of each row.
 
@@ -144,9 +145,7 @@ class BitsAndBytesInt8:
         form = f"{place.module}.weight_format"
         if form in artefact.tensors and (artefact.tensors[form].shape != () or artefact.integer(form) != 0):
             return CannotTell(f"{form} does not say that the codes lie row by row, which is all that is read here")
-        return _row_scaled(artefact.integer(name, place.row, place.column), _element(artefact, scales, place.row))
+        scale, code = _element(artefact, scales, place.row), artefact.integer(name, place.row, place.column)
 
-
-def _row_scaled(code: int, scale: float) -> Decoded:
-    value = rounded(rounded(code * scale, "float32") * _PER_127, "float32")
-    return Decoded(value, "float32", abs(scale) / 127, f"{code} of -127 to 127")
+        found = on_grid(lambda one: one * scale / 127, code, -127, 127, "float32", f"{code} of -127 to 127")
+        return decoded_to(found, rounded(rounded(code * scale, "float32") * _PER_127, "float32"))

@@ -30,6 +30,9 @@ BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 DTYPES = ("float32", "float16", "bfloat16")
 """Those that it decodes to."""
 
+_ALIKE = 1e-5
+"""How far a stored table may be from the known one: devices divide differently in the last bit."""
+
 PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", "quant_state.bitsandbytes__nf4",
          "quant_state.bitsandbytes__fp4")  # fmt: skip
 """What may stand beside `weight`, after `weight.`."""
@@ -94,6 +97,12 @@ def state_of(artefact: Artefact, module: str) -> QuantState:
             f"shape: {type(error).__name__}: {error}. Quantise again.",
             reason="corrupt",
         ) from error
+
+
+def is_table(artefact: Artefact, name: str, quant_type: str) -> bool:
+    """Whether a file's `quant_map` is the one that its type has."""
+    values = artefact.numbers(name)
+    return values.shape == (16,) and bool(np.allclose(values, TABLES[quant_type], rtol=0, atol=_ALIKE))
 
 
 def _state(said: Any, label: str) -> QuantState:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats.base import Decoded, Place
-from superweight.artefact.numbers import TORCH, rounded, spacing
+from superweight.artefact.formats.base import Decoded, Place, decoded_to, on_floats, on_grid
+from superweight.artefact.numbers import TORCH, rounded
 from superweight.checkpoint.shards import read_json
 from superweight.errors import InfraError
 from superweight.forward.runner import CannotTell
@@ -20,9 +20,6 @@ STORED = {"qint8": "I8", "qfloat8_e4m3fn": "F8_E4M3", "qfloat8_e5m2": "F8_E5M2",
 
 BITS = {"qint4": 4, "qint2": 2}
 """Types whose codes are packed."""
-
-_ROWS = ("hidden_size", "n_embd", "d_model", "dim")
-"""Names by which config.json says how many rows a down projection has."""
 
 
 def map_of(artefact: Artefact) -> Mapping[str, Any]:
@@ -47,7 +44,12 @@ def type_of(artefact: Artefact, module: str) -> str:
     Raises:
         InfraError: as `map_of`.
     """
-    said = map_of(artefact).get(module)
+    return type_in(map_of(artefact), module)
+
+
+def type_in(known: Mapping[str, Any], module: str) -> str:
+    """The type that a map gives a module; empty if none."""
+    said = known.get(module)
     found = str(said.get("weights", "")) if isinstance(said, Mapping) else ""
     return "" if found == "none" else found
 
@@ -107,10 +109,11 @@ def _by_row(artefact: Artefact, place: Place, kind: str) -> Decoded | CannotTell
         return CannotTell(f"{scales} has the shape {shape}, which is not a scale a row of {info.shape}")
     code, dtype = artefact.number(name, place.row, place.column), TORCH[artefact.tensors[scales].dtype]
     scale = artefact.number(scales, *((place.row, 0) if shape else ()))
-    stored = TORCH.get(info.dtype)
-    step = abs(scale) * (spacing(code, stored) if stored else 1)
-    says = f"{code:g} as {stored}" if stored else f"{code:g} of -128 to 127"
-    return Decoded(rounded(code * scale, dtype), dtype, step, says)
+    if info.dtype in TORCH:
+        found = on_floats(lambda one: one * scale, code, TORCH[info.dtype], dtype)
+    else:
+        found = on_grid(lambda one: one * scale, int(code), -128, 127, dtype, f"{code:g} of -128 to 127")
+    return decoded_to(found, rounded(code * scale, dtype))
 
 
 def _packed(artefact: Artefact, place: Place, kind: str) -> Decoded | CannotTell:
@@ -128,17 +131,19 @@ def _packed(artefact: Artefact, place: Place, kind: str) -> Decoded | CannotTell
     scale, shift = artefact.number(scales, group, 0), artefact.number(shifts, group, 0)
     if TORCH.get(artefact.tensors[shifts].dtype, dtype) != dtype:
         return CannotTell(f"{shifts} is {artefact.tensors[shifts].dtype} beside scales of {dtype}")
-    if artefact.tensors[shifts].dtype in TORCH:
-        value = rounded(rounded(code * scale, dtype) - shift, dtype)
-    else:
-        value = rounded((code - shift) * scale, dtype)
-    return Decoded(value, dtype, abs(scale), f"{code} of 0 to {2 ** BITS[kind] - 1}")
+    floating, most = artefact.tensors[shifts].dtype in TORCH, 2 ** BITS[kind] - 1
+
+    def exact(one: int) -> float:
+        return one * scale - shift if floating else (one - shift) * scale
+
+    value = rounded(code * scale, dtype) - shift if floating else exact(code)
+    return decoded_to(on_grid(exact, code, 0, most, dtype, f"{code} of 0 to {most}"), rounded(value, dtype))
 
 
 def _where(artefact: Artefact, place: Place, kind: str) -> tuple[int, int] | CannotTell:
     """Which group an element is in, and which of the group it is; only the number of rows is not in the tensors."""
     name, scales = f"{place.module}.weight._data._data", f"{place.module}.weight._scale"
-    info, shape, rows = artefact.tensors.get(name), artefact.tensors[scales].shape, rows_of(artefact)
+    info, shape, rows = artefact.tensors.get(name), artefact.tensors[scales].shape, artefact.hidden_size
     if info is None or info.dtype != STORED[kind]:
         return CannotTell(f"{MAP} says {kind}; {name} is {'missing' if info is None else info.dtype}")
     if len(info.shape) != 2 or len(shape) != 2 or shape[1] != 1 or info.shape[0] != -(-shape[0] * BITS[kind] // 8):
@@ -151,10 +156,3 @@ def _where(artefact: Artefact, place: Place, kind: str) -> tuple[int, int] | Can
     if not (place.row < rows and place.column < columns):
         return CannotTell(f"[{place.row}, {place.column}] lies outside {place.module} of shape ({rows}, {columns})")
     return divmod(place.row * columns + place.column, info.shape[1])
-
-
-def rows_of(artefact: Artefact) -> int:
-    """Rows of a down projection, from config.json; 0 if it does not say."""
-    texts = [artefact.config, artefact.config.get("text_config")]
-    found = [said[name] for said in texts if isinstance(said, Mapping) for name in _ROWS if name in said]
-    return found[0] if found and isinstance(found[0], int) and found[0] > 0 else 0

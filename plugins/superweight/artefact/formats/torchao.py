@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats.base import Decoded, Place
-from superweight.artefact.numbers import TORCH, rounded, spacing
+from superweight.artefact.formats.base import Decoded, Place, decoded_to, on_floats, on_grid
+from superweight.artefact.numbers import TORCH, rounded
 from superweight.errors import InfraError
 from superweight.forward.runner import CannotTell
 
@@ -40,6 +40,11 @@ class Subclass:
     parts: tuple[str, ...]
     dynamic: bool
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest code."""
+        return -(1 << self.bits - 1), (1 << self.bits - 1) - 1
+
 
 def subclass_of(artefact: Artefact, module: str) -> Subclass:
     """What the metadata says of a module's weight.
@@ -67,11 +72,14 @@ def subclass_of(artefact: Artefact, module: str) -> Subclass:
 def _subclass(said: Any) -> Subclass:
     data: Mapping[str, Any] = said["_data"]
     target = data.get("target_dtype") or {}
+    bits = int(str(target.get("_data", "int8")).removeprefix("int"))
+    if not 1 <= bits <= 8:
+        raise ValueError(f"codes of {bits} bits")
     return Subclass(
         name=str(said["_type"]),
         dtype=str((data.get("dtype") or {}).get("_data", "")),
         block=tuple(int(size) for size in data.get("block_size") or ()),
-        bits=int(str(target.get("_data", "int8")).removeprefix("int")),
+        bits=bits,
         parts=tuple(str(part) for part in said["_tensor_data_names"]),
         dynamic=bool(data.get("act_quant_kwargs") or data.get("activation_quantization")),
     )
@@ -115,26 +123,28 @@ class TorchAO:
         scale, code = artefact.number(part(place.module, "scale"), *at), artefact.number(name, place.row, place.column)
         if known.name == "Float8Tensor":
             kind = TORCH[artefact.tensors[name].dtype]
-            value = rounded(rounded(code * scale, "float32"), known.dtype)
-            return Decoded(value, known.dtype, spacing(code, kind) * abs(scale), f"{code:g} as {kind}")
-        return _integer(artefact, place.module, known, at, (code, scale))
+            found = on_floats(lambda one: one * scale, code, kind, known.dtype)
+            return decoded_to(found, rounded(rounded(code * scale, "float32"), known.dtype))
+        return _integer(artefact, place.module, known, at, (int(code), scale))
 
 
 def _integer(
-    artefact: Artefact, module: str, known: Subclass, at: tuple[int, ...], pair: tuple[float, float]
+    artefact: Artefact, module: str, known: Subclass, at: tuple[int, ...], pair: tuple[int, float]
 ) -> Decoded | CannotTell:
-    code, scale = pair
-    low, high = -(2 ** (known.bits - 1)), 2 ** (known.bits - 1) - 1
-    zeros = part(module, "zero_point")
-    zero = artefact.number(zeros, *at) if zeros in artefact.tensors else 0.0
-    if zero and known.name == "Int8Tensor" and known.block[-1] >= artefact.tensors[part(module, "qdata")].shape[1]:
-        return CannotTell(
-            f"{zeros} is {zero:g}: torchao multiplies by rows of int8 without zero points, but decodes with"
-        )
-    difference = rounded(code - rounded(zero, known.dtype), known.dtype)
+    (code, scale), zeros = pair, part(module, "zero_point")
+    zero = rounded(artefact.number(zeros, *at), known.dtype) if zeros in artefact.tensors else 0.0
+    if zero and ignores_zero_points(artefact, module, known):
+        return CannotTell(f"{zeros} is {zero:g}: torchao decodes rows of int8 with it, and multiplies without")
+    (least, most), dtype = known.range, known.dtype
+    found = on_grid(lambda one: (one - zero) * scale, code, least, most, dtype, f"{code} of {least} to {most}")
     wide = _wider(known.dtype, TORCH[artefact.tensors[part(module, "scale")].dtype])
-    value = rounded(rounded(difference * scale, wide), known.dtype)
-    return Decoded(value, known.dtype, abs(scale), f"{code:g} of {low} to {high}")
+    return decoded_to(found, rounded(rounded(rounded(code - zero, known.dtype) * scale, wide), known.dtype))
+
+
+def ignores_zero_points(artefact: Artefact, module: str, known: Subclass) -> bool:
+    """Whether the class multiplies as if all zero points were 0, as it does with whole rows of int8."""
+    columns = artefact.tensors[part(module, "qdata")].shape[-1]
+    return known.name == "Int8Tensor" and bool(known.block) and known.block[-1] >= columns
 
 
 def _unreadable(artefact: Artefact, module: str, known: Subclass) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from superweight.artefact.lint import scales
+from superweight.artefact.lint import bitsandbytes, bitsandbytes_int8, quanto, scales, torchao
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.errors import InfraError
 from superweight.evidence.artefact import Finding
 
-RULES: tuple[Rule, ...] = scales.RULES
+RULES: tuple[Rule, ...] = (
+    *scales.RULES,
+    *bitsandbytes.RULES,
+    *bitsandbytes_int8.RULES,
+    *torchao.RULES,
+    *quanto.RULES,
+)
 """Every rule."""
 
 _MOST = 8  # faults of one rule that are listed
