@@ -59,6 +59,7 @@ def look(
     super_weights: Sequence[CheckedWeight] = (),
     *,
     thorough: bool = False,
+    alone: bool = False,
 ) -> ArtefactCheck:
     """The format lint alone.
 
@@ -67,6 +68,7 @@ def look(
         reference: the uncompressed one, which some rules need.
         super_weights: what became of each.
         thorough: read every scale, however large the file.
+        alone: nothing else is asked, so that super weights which nobody looked at leave no question open.
     """
     started = time.perf_counter()
     findings, unchecked = lint(Subject(artefact, reference, super_weights, thorough))
@@ -78,6 +80,7 @@ def look(
         seconds=time.perf_counter() - started,
         findings=findings,
         unchecked=unchecked,
+        format_only=alone,
     )
 
 

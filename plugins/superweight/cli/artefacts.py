@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from superweight.cli.common import library, say
 from superweight.errors import InfraError, SuperweightError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from superweight.artefact.reading import Reader
     from superweight.cards import ModelCard
     from superweight.cards.base import Coordinate
+    from superweight.cards.promise import Promise
     from superweight.evidence.artefact import ArtefactCheck
 
 
@@ -24,7 +25,7 @@ def add(commands: Any) -> None:
         help="look at a compressed model's files without running it: exit code 0 as promised, 1 not, 2 cannot tell",
     )
     check.add_argument(
-        "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="a directory, a file, or a directory of them"
+        "artefacts", nargs="+", metavar="ARTEFACT", help="a directory, a file, a hub id, or a directory of artefacts"
     )
     check.add_argument(
         "--reference", metavar="SOURCE", help="the uncompressed model: a card id, directory, .gguf, hub id"
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
     check.add_argument(
         "--promise", default="within-step", metavar="P", help="exact, within-step (default), or a bound such as '2 %%'"
     )
+    check.add_argument("--lint", action="store_true", help="the rules of the format alone, which need no reference")
     check.add_argument("--thorough", action="store_true", help="read every scale, however large the file")
     check.add_argument("--json", action="store_true", help="JSON on standard output")
     check.set_defaults(run=_check)
@@ -51,101 +53,138 @@ def _check(options: argparse.Namespace) -> int:
         promise = Promise.of(options.promise)
     except ValueError as error:
         raise InfraError(f"--promise: {error}", reason="unsupported") from error
-    looked_for = _References(options)
-    checks, failed = [], False
-    for path in _artefacts(options.artefacts):
-        try:
-            checks.append(_checked(path, looked_for, promise, thorough=options.thorough))
-        except SuperweightError as error:
-            say(f"superweight: {one_line(f'{path}: {error}')}")
-            failed = True
+    if options.super_weights and not options.reference:
+        raise InfraError("--super-weights needs the model that they are of: give --reference.", reason="unsupported")
+    artefacts = _artefacts(options.artefacts)
+    reference = _Reference.of(options) if options.reference else None
+    found, unread = _all_checked(artefacts, options, reference, promise)
     if options.json:
-        print(strict_json([found.model_dump(mode="json") for found in checks]), end="")
-    elif len(checks) == 1 and not failed:
-        print(check_text(checks[0]), end="")
-    elif checks:
-        print(checks_table(checks), end="")
-        for found in checks:
-            if found.broken or found.cannot_tell:
-                print(f"\n{check_text(found)}", end="")
-    return _exit_code(checks, failed)
+        print(strict_json([one.model_dump(mode="json") for one in found]), end="")
+    elif len(found) == 1 and not unread:
+        print(check_text(found[0]), end="")
+    elif len(found) + len(unread) > 1:
+        print(checks_table(found, unread), end="")
+        print("".join(f"\n{check_text(one)}" for one in found if one.answer != "kept"), end="")
+    answers = {one.answer for one in found} | ({"cannot-tell"} if unread else set())
+    return 1 if "broken" in answers else 2 if "cannot-tell" in answers else 0
 
 
-def _exit_code(checks: list[ArtefactCheck], failed: bool) -> int:
-    if any(found.broken for found in checks):
-        return 1
-    unknown = any((found.reference and found.cannot_tell) or found.unchecked for found in checks)
-    return 2 if failed or unknown else 0
-
-
-def _artefacts(given: list[Path]) -> list[Path]:
-    """What was named; of a directory that is no artefact itself, everything in it that may be one."""
-    found: list[Path] = []
-    for path in given:
-        if not path.is_dir() or _is_artefact(path):
-            found.append(path)
+def _all_checked(
+    artefacts: list[_Artefact], options: argparse.Namespace, reference: _Reference | None, promise: Promise
+) -> tuple[list[ArtefactCheck], dict[str, str]]:
+    """Every artefact but the reference that lies among others, and why nothing is known of some."""
+    found, unread = [], {}
+    for path, among in artefacts:
+        if among and reference is not None and path.resolve() == reference.reader.path.resolve():
             continue
-        inner = sorted(one for one in path.iterdir() if one.is_dir() or one.suffix == ".gguf")
+        try:
+            found.append(_checked(path, options, reference, promise))
+        except (SuperweightError, OSError) as error:
+            unread[str(path)] = one_line(str(error))
+            say(f"superweight: {one_line(f'{path}: {error}')}")
+    return found, unread
+
+
+class _Artefact(NamedTuple):
+    """Where one is, and whether the directory around it was named rather than itself."""
+
+    path: Path
+    among: bool = False
+
+
+def _artefacts(given: list[str]) -> list[_Artefact]:
+    """What was named; of a directory that is no artefact itself, everything in it."""
+    found: list[_Artefact] = []
+    for name in given:
+        path = Path(name).expanduser()
+        if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            path = _from_hub(name)
+        if not path.exists():
+            raise InfraError(f"{path} does not exist. Correct the path.", reason="not-found")
+        if not path.is_dir() or _is_artefact(path):
+            found.append(_Artefact(path))
+            continue
+        inner = sorted(one for one in path.iterdir() if _may_be_artefact(one))
         if not inner:
             raise InfraError(f"{path} holds no artefact. Correct the path.", reason="not-found")
-        found += inner
+        found += [_Artefact(one, among=True) for one in inner]
     return found
 
 
+def _from_hub(name: str) -> Path:
+    from superweight.artefact.reference import fetched
+    from superweight.checkpoint import Cache
+
+    return fetched(name, Cache())
+
+
+def _may_be_artefact(path: Path) -> bool:
+    return not path.name.startswith(".") and (path.is_dir() or path.suffix in (".gguf", ".onnx"))
+
+
 def _is_artefact(path: Path) -> bool:
-    names = ("config.json", "*.safetensors", "*.safetensors.index.json", "openvino_model.xml", "*.onnx")
+    names = ("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "*.xml", "*.onnx")
     return any(next(path.glob(name), None) for name in names)
 
 
-class _References:
-    """The uncompressed model and its super weights, found once for all artefacts."""
+class _Reference(NamedTuple):
+    """The uncompressed model, its super weights, and who named them."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._card: ModelCard | None = library(options).model(options.reference) if options.reference else None
-        self._found: tuple[Reader, dict[Coordinate, str], str] | None = None
+    reader: Reader
+    super_weights: dict[Coordinate, str]
+    named_by: str
 
-    def get(self) -> tuple[Reader, dict[Coordinate, str], str] | None:
-        """The reference, its super weights and who named them; None if no reference was given."""
-        if self._card is None:
-            return None
-        if self._found is None:
-            from superweight.artefact.reading import open_reader
-            from superweight.checkpoint import Cache, resolve
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> _Reference:
+        """What the options name."""
+        from superweight.artefact.reference import expect_values, open_reference
+        from superweight.checkpoint import Cache
 
-            checkpoint = resolve(self._card.source, Cache())
-            self._found = (open_reader(checkpoint.directory), *self._list(self._card, checkpoint))
-        return self._found
-
-    def _list(self, card: ModelCard, checkpoint: Any) -> tuple[dict[Coordinate, str], str]:
-        from superweight.artefact.super_weight_list import listed_weights, of_card, of_file
-
-        asked = self._options.super_weights or ("card" if of_card(card) else "detect")
-        if asked == "card":
-            if not of_card(card):
-                raise InfraError(
-                    f"the card of {card.id} names no super weights. Give --super-weights detect, or a file.",
-                    reason="not-applicable",
-                )
-            return of_card(card), "card"
-        if asked != "detect":
-            return of_file(Path(asked)), asked
-        from superweight.checkpoint import load_model
-        from superweight.detect import detect
-
-        found = detect(load_model(checkpoint, compute_dtype=card.compute_dtype), known=card.super_weights, progress=say)
-        listed = [weight for weight in found.as_dict()["super_weights"] if weight["status"] in ("causal", "spoke")]
-        if not listed:
-            raise InfraError(f"detection finds no super weight in {card.id}: nothing to check", reason="not-applicable")
-        return listed_weights(listed, "detection"), "detection"
+        card = library(options).model(options.reference)
+        reader = open_reference(card.source, Cache())
+        if options.lint:
+            return cls(reader, {}, "")
+        super_weights, values, named_by = _listed(options.super_weights, card)
+        expect_values(reader, values)
+        return cls(reader, super_weights, named_by)
 
 
-def _checked(path: Path, references: _References, promise: Any, *, thorough: bool) -> ArtefactCheck:
+def _listed(asked: str | None, card: ModelCard) -> tuple[dict[Coordinate, str], dict[Coordinate, float], str]:
+    """Super weights, their values where the list has them, and who names them."""
+    from superweight.artefact.super_weight_list import of_card, of_file, values_of, values_of_file
+
+    asked = asked or ("card" if of_card(card) else "detect")
+    if asked == "card":
+        if not of_card(card):
+            raise InfraError(
+                f"the card of {card.id} names no super weights. Give --super-weights detect, or a file.",
+                reason="not-applicable",
+            )
+        return of_card(card), values_of(card), "card"
+    if asked != "detect":
+        return of_file(Path(asked)), values_of_file(Path(asked)), asked
+    return _detected(card), {}, "detection"
+
+
+def _detected(card: ModelCard) -> dict[Coordinate, str]:
+    from superweight.checkpoint import Cache, load_model, resolve
+    from superweight.detect import detect
+
+    loaded = load_model(resolve(card.source, Cache()), compute_dtype=card.compute_dtype)
+    found = detect(loaded, known=card.super_weights, progress=say).found
+    if not found:
+        raise InfraError(f"detection finds no super weight in {card.id}: nothing to check", reason="not-applicable")
+    return {weight.coordinate: weight.status for weight in found}
+
+
+def _checked(path: Path, options: argparse.Namespace, reference: _Reference | None, promise: Promise) -> ArtefactCheck:
     from superweight.artefact.check import check, look
     from superweight.artefact.reading import open_reader
 
-    reader, known = open_reader(path), references.get()
-    if known is None:
-        return look(reader, thorough=thorough)
-    reference, super_weights, named_by = known
-    return check(reader, reference, super_weights, promise, named_by=named_by, thorough=thorough)
+    artefact, thorough = open_reader(path), options.thorough
+    if reference is None:
+        return look(artefact, thorough=thorough, alone=options.lint)
+    if options.lint:
+        return look(artefact, reference.reader, thorough=thorough, alone=True)
+    reader, super_weights, named_by = reference
+    return check(artefact, reader, super_weights, promise, named_by=named_by, thorough=thorough)

@@ -11,6 +11,7 @@ from superweight.evidence.measured import Record
 
 Outcome = Literal["exact", "within-step", "moved", "lost", "cannot-tell"]
 Severity = Literal["error", "warning"]
+Answer = Literal["kept", "broken", "cannot-tell"]
 
 
 class CheckedWeight(Coordinate):
@@ -71,6 +72,8 @@ class ArtefactCheck(Record):
     findings: list[Finding] = Field(default_factory=list)
     unchecked: dict[str, str] = Field(default_factory=dict, description="rules that could not be applied, and why")
 
+    format_only: bool = Field(default=False, description="whether nothing was asked but the rules of the format")
+
     @property
     def broken(self) -> bool:
         """Whether a super weight is not what was promised, or a rule found an error."""
@@ -81,3 +84,11 @@ class ArtefactCheck(Record):
     def cannot_tell(self) -> bool:
         """Whether some super weight cannot be told, or there was none to look for."""
         return not self.super_weights or any(weight.outcome == "cannot-tell" for weight in self.super_weights)
+
+    @property
+    def answer(self) -> Answer:
+        """As promised, not so, or not known: a rule that could not be applied is no rule that was kept."""
+        if self.broken:
+            return "broken"
+        asked = self.cannot_tell and not self.format_only
+        return "cannot-tell" if asked or self.unchecked else "kept"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -24,6 +24,8 @@ def check_text(found: ArtefactCheck) -> str:
         f"{found.artefact}: {found.format}, {found.bytes / 1e6:,.1f} MB",
         f"beside {found.reference}; super weights by {found.named_by}; promised: {found.promise}"
         if found.reference
+        else "the format alone"
+        if found.format_only
         else "without a reference: super weights were not looked at",
     ]
     table = tabulate(
@@ -37,8 +39,13 @@ def check_text(found: ArtefactCheck) -> str:
     return "\n\n".join([*parts, verdict_line(found)]) + "\n"
 
 
-def checks_table(found: Sequence[ArtefactCheck]) -> str:
-    """Several artefacts, a line each."""
+def checks_table(found: Sequence[ArtefactCheck], unread: Mapping[str, str] | None = None) -> str:
+    """Several artefacts, a line each.
+
+    Args:
+        found: those that were checked.
+        unread: path → why nothing is known, of those that could not be.
+    """
     rows = [
         [
             check.artefact.rpartition("/")[2],
@@ -50,21 +57,25 @@ def checks_table(found: Sequence[ArtefactCheck]) -> str:
         ]
         for check in found
     ]
+    rows += [[path.rpartition("/")[2], "", "", "", "", "", "? could not be checked"] for path in unread or ()]
     headers = ["artefact", "format", "MB", "super weights", "largest change", "faults", ""]
     return tabulate(rows, headers=headers, disable_numparse=True) + "\n"
 
 
 def verdict_line(found: ArtefactCheck) -> str:
     """The answer, in a line."""
-    if found.broken:
+    if found.answer == "broken":
         return "✗ do not ship: " + ", ".join(_charges(found))
-    if found.unchecked:
-        return "? not known: some rules could not be applied"
-    if not found.reference:
-        return "✓ no fault of the format; super weights were not looked at"
-    if found.cannot_tell:
-        return "? cannot tell"
-    return f"✓ all {len(found.super_weights)} super weights as promised ({found.promise})"
+    if found.answer == "kept":
+        weights = f"all {len(found.super_weights)} super weights as promised ({found.promise})"
+        return "✓ " + ("no fault of the format" if found.format_only else weights)
+    if not found.format_only and not found.reference:
+        return "? no fault of the format; nothing is known of super weights without --reference"
+    untold = sum(weight.outcome == "cannot-tell" for weight in found.super_weights)
+    why = [f"{untold} of {len(found.super_weights)} super weights"] if untold else []
+    why += ["no super weight was looked for"] if not (found.super_weights or found.format_only) else []
+    why += [f"rules that could not be applied ({', '.join(found.unchecked)})"] if found.unchecked else []
+    return "? cannot tell: " + ", ".join(why)
 
 
 def _charges(found: ArtefactCheck) -> list[str]:
