@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from superweight.artefact.container import Artefact
+from superweight.artefact.formats.awq import Awq
 from superweight.artefact.formats.base import Decoded, Format, Place
 from superweight.artefact.formats.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from superweight.artefact.formats.compressed_tensors import CompressedTensors
 from superweight.artefact.formats.dense import Dense
+from superweight.artefact.formats.gptq import Gptq
 from superweight.artefact.formats.quanto import Quanto
 from superweight.artefact.formats.torchao import TorchAO
 
@@ -16,6 +18,8 @@ FORMATS: tuple[Format, ...] = (
     TorchAO(),
     Quanto(),
     CompressedTensors(),
+    Awq(),
+    Gptq(),
     Dense(),
 )
 """In the order in which they are asked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from superweight.artefact.lint import bitsandbytes, bitsandbytes_int8, quanto, scales, torchao
+from superweight.artefact.lint import bitsandbytes, bitsandbytes_int8, gptq, packed, quanto, scales, torchao
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.errors import InfraError
 from superweight.evidence.artefact import Finding
@@ -13,6 +13,8 @@ RULES: tuple[Rule, ...] = (
     *bitsandbytes_int8.RULES,
     *torchao.RULES,
     *quanto.RULES,
+    *packed.RULES,
+    *gptq.RULES,
 )
 """Every rule."""
 

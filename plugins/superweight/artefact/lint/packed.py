@@ -1,0 +1,218 @@
+"""Rules on matrices of packed codes with zero points and scales: GPTQ, AWQ, and auto-round's of both layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from superweight.artefact.container import Artefact
+from superweight.artefact.formats.awq import KNOWN, asked_awq_layout, awq_label, awq_misfits, named_awq
+from superweight.artefact.formats.gptq import asked_layout, gptq_version, misfits
+from superweight.artefact.formats.packed_words import WORD, words_for
+from superweight.artefact.formats.packing_settings import settings_of
+from superweight.artefact.lint.rule import Fault, Rule, Subject
+from superweight.forward.runner import CannotTell
+
+_PARTS = ("qweight", "qzeros", "scales")
+_METHODS = ("gptq", "awq", "auto-round")
+_NAMES = {"gptq": "GPTQ", "gemm": "AWQ GEMM", "gemv": "AWQ GEMV"}
+_PROBED = 4  # rows of words that are looked at, at each end and in the middle
+_AGAIN = "Write the file again: it is not what its settings say."
+
+
+def packed_modules(artefact: Artefact) -> list[str]:
+    """Modules of which the file holds codes, zero points or scales of these formats, or some of them."""
+    found = {name.rpartition(".")[0] for name in artefact.tensors if name.rpartition(".")[2] in _PARTS}
+    return sorted(found) if artefact.method in _METHODS else []
+
+
+def whole_modules(subject: Subject) -> Iterator[tuple[Artefact, str]]:
+    """Those of which the file holds all three, with the artefact."""
+    artefact = subject.artefact
+    for module in packed_modules(artefact) if artefact else ():
+        if artefact and not _missing(artefact, module):
+            yield artefact, module
+
+
+def _missing(artefact: Artefact, module: str) -> list[str]:
+    return [leaf for leaf in _PARTS if f"{module}.{leaf}" not in artefact.tensors]
+
+
+def _missing_parts(subject: Subject) -> Iterator[Fault]:
+    artefact = subject.artefact
+    if artefact is None or not _packs(artefact):
+        return
+    modules, file = packed_modules(artefact), artefact.path.name
+    if not modules:
+        yield Fault(file, f"expected packed codes, as its settings say {artefact.method}; found none", _AGAIN)
+    for module in modules:
+        for leaf in _missing(artefact, module):
+            yield Fault(f"{file}: {module}.{leaf}", f"expected {', '.join(_PARTS)}; found no {leaf}", _AGAIN)
+        if settings_of(artefact, module).ordered and f"{module}.g_idx" not in artefact.tensors:
+            found = "expected g_idx, as desc_act says that columns were grouped in another order; found none"
+            yield Fault(f"{file}: {module}.g_idx", found, _AGAIN)
+
+
+def _packs(artefact: Artefact) -> bool:
+    """Whether the settings say that matrices are in one of these formats; auto-round has others too."""
+    known = named_awq(artefact.settings) or not isinstance(gptq_version(artefact.settings), CannotTell)
+    return artefact.method in ("gptq", "awq") or (artefact.method == "auto-round" and known)
+
+
+def _left_dense(subject: Subject) -> Iterator[Fault]:
+    artefact = subject.artefact
+    if artefact is None:
+        return
+    kinds = {_kind(module) for module in packed_modules(artefact)}
+    for name in sorted(artefact.tensors):
+        module = name.removesuffix(".weight")
+        packed = f"{module}.qweight" in artefact.tensors
+        if module != name and not packed and _kind(module) in kinds and not settings_of(artefact, module).excluded:
+            yield Fault(
+                f"{artefact.tensors[name].file.name}: {name}",
+                f"expected {module}.qweight, as the settings do not except the module; found plain numbers",
+                "Name it in the settings: a loader makes a packed module, fills it with zeros and ignores the weight.",
+            )
+
+
+def _kind(module: str) -> tuple[str, ...]:
+    """A module's name without the numbers of layers and experts."""
+    return tuple(part for part in module.split(".") if not part.isdigit())
+
+
+def _packing(subject: Subject) -> Iterator[Fault]:
+    for artefact, module in whole_modules(subject):
+        said, shown = _said(artefact), shown_packing(artefact, module)
+        if shown and said in _NAMES and said != shown:
+            yield Fault(
+                _where(artefact, module),
+                f"expected {_NAMES[said]}, as the settings say; found shapes of {_NAMES[shown]}",
+                "Correct quant_method, version or packing_format in the settings, or write the file again.",
+            )
+
+
+def shown_packing(artefact: Artefact, module: str) -> str:
+    """The packing that the shapes of codes and scales show: `gptq`, `gemm`, `gemv`; empty if they show none."""
+    codes, scales = artefact.tensors[f"{module}.qweight"].shape, artefact.tensors[f"{module}.scales"].shape
+    if len(codes) != 2 or len(scales) != 2:
+        return ""
+    if codes[1] == scales[1]:
+        return "gptq"
+    if codes[0] == scales[0]:
+        return "gemv"
+    return "gemm" if codes[1] < scales[1] else ""
+
+
+def _said(artefact: Artefact) -> str:
+    return awq_label(artefact.settings) if named_awq(artefact.settings) else "gptq"
+
+
+def _bits(subject: Subject) -> Iterator[Fault]:
+    for artefact, module in _as_named(subject):
+        said, shown = settings_of(artefact, module).bits, _shown_bits(artefact, module)
+        if said is not None and shown and not _fits(artefact, module, said):
+            yield Fault(
+                _where(artefact, module),
+                f"expected codes of {said} bits, as the settings say; zero points and scales show {shown}",
+                "Correct bits in the settings, or write the file again.",
+            )
+
+
+def _shown_bits(artefact: Artefact, module: str) -> Fraction | None:
+    """Bits of a code by the shapes of zero points and scales; None where those cannot show it."""
+    zeros, scales = artefact.tensors[f"{module}.qzeros"].shape, artefact.tensors[f"{module}.scales"].shape
+    if len(zeros) != 2 or len(scales) != 2 or not scales[1]:
+        return None
+    return Fraction(zeros[1] * WORD, scales[1])
+
+
+def _fits(artefact: Artefact, module: str, bits: int) -> bool:
+    """Whether the zero points of a row fill their words, the last perhaps in part."""
+    words, codes = artefact.tensors[f"{module}.qzeros"].shape[1], artefact.tensors[f"{module}.scales"].shape[1]
+    return words == words_for(codes, bits)
+
+
+def _as_named(subject: Subject) -> Iterator[tuple[Artefact, str]]:
+    """Modules that have not the shapes of another packing than the settings name."""
+    for artefact, module in whole_modules(subject):
+        if shown_packing(artefact, module) in ("", _said(artefact)):
+            yield artefact, module
+
+
+def _shapes(subject: Subject) -> Iterator[Fault]:
+    for artefact, module in _as_named(subject):
+        for found in _misfits(artefact, module):
+            yield Fault(_where(artefact, module), found, _AGAIN)
+
+
+def _misfits(artefact: Artefact, module: str) -> Iterator[str]:
+    settings, packing = settings_of(artefact, module), KNOWN.get(awq_label(artefact.settings))
+    version = gptq_version(artefact.settings)
+    if settings.excluded:
+        yield f"expected {module} as plain numbers, as the settings except it; found packed codes"
+    elif settings.bits is None:
+        yield "expected bits in the settings, found none"
+    elif not _fits(artefact, module, settings.bits):
+        return  # another rule says so
+    elif not named_awq(artefact.settings):
+        if not isinstance(version, CannotTell):
+            yield from misfits(artefact, module, asked_layout(artefact, module, settings, version))
+    elif packing is not None:
+        yield from awq_misfits(artefact, module, asked_awq_layout(artefact, module, settings, packing))
+
+
+def _empty(subject: Subject) -> Iterator[Fault]:
+    for artefact, name in some(subject, "qweight"):
+        codes = artefact.raw(name)
+        middle = codes.shape[0] // 2
+        rows = np.concatenate([codes[:_PROBED], codes[middle : middle + _PROBED], codes[-_PROBED:]])
+        artefact.read += rows.nbytes
+        if rows.size and not rows.any():
+            yield Fault(
+                f"{artefact.tensors[name].file.name}: {name}",
+                f"expected codes, found zeros in all {len(rows)} rows of words that were looked at",
+                "Write the file again: this is what is saved where a loader filled what it did not find.",
+            )
+
+
+def some(subject: Subject, leaf: str) -> Iterator[tuple[Artefact, str]]:
+    """Tensors of packed modules whose content a rule may read, with the artefact."""
+    found = {f"{module}.{leaf}": artefact for artefact, module in whole_modules(subject)}
+    for name in subject.some(name for name, artefact in found.items() if name in artefact.tensors):
+        yield found[name], name
+
+
+def _where(artefact: Artefact, module: str) -> str:
+    return f"{artefact.tensors[f'{module}.qweight'].file.name}: {module}"
+
+
+RULES = (
+    Rule(
+        "packed-tensor-missing",
+        "A loader fills codes, zero points or groups that are missing with zeros, and runs.",
+        "error",
+        _missing_parts,
+    ),
+    Rule(
+        "packed-left-dense",
+        "A loader makes a packed module of what the settings do not except, and ignores the plain weight.",
+        "error",
+        _left_dense,
+    ),
+    Rule(
+        "packing-disagrees",
+        "Codes in another packing than the settings name are read in the wrong order.",
+        "error",
+        _packing,
+    ),
+    Rule("packed-bits", "Codes of another width than the settings say are read at the wrong places.", "error", _bits),
+    Rule(
+        "packed-shapes",
+        "Zero points or scales of another shape belong to another layer, or to other groups.",
+        "error",
+        _shapes,
+    ),
+    Rule("packed-codes-zero", "Codes that are all zero are a matrix that was never filled.", "error", _empty),
+)
