@@ -8,6 +8,7 @@ from pathlib import Path
 
 from superweight.artefact.container import Artefact
 from superweight.artefact.formats import Place, format_of
+from superweight.artefact.gguf import GgufReader
 from superweight.artefact.held import Held, Reader
 from superweight.artefact.names import DownProjections
 from superweight.cards.base import Coordinate
@@ -121,14 +122,20 @@ def open_reader(path: str | Path) -> Reader:
     place = Path(path).expanduser()
     if not place.exists():
         raise InfraError(f"{place} does not exist. Correct the path.", reason="not-found")
+    if place.suffix == ".gguf" or (_has(place, "*.gguf") and not _has(place, "*.safetensors*")):
+        return GgufReader(place)
     if place.is_dir():
         reader = SafetensorsReader(place)
         _ = reader.artefact.tensors
         return reader
     raise InfraError(
-        f"{place} is a file of a kind that is not known here; expected a directory with safetensors.",
+        f"{place} is a file of a kind that is not known here; expected a directory with safetensors, or a GGUF file.",
         reason="unsupported",
     )
+
+
+def _has(place: Path, pattern: str) -> bool:
+    return place.is_dir() and next(place.glob(pattern), None) is not None
 
 
 __all__ = ["Held", "Reader", "SafetensorsReader", "open_reader"]

@@ -139,7 +139,8 @@ class _Walk:
         entries = [self._tensor() for _ in self.count(tensors, 24)]
         base = -(-self.at // alignment) * alignment
         held = {entry.name: entry._replace(start=base + entry.start) for entry in entries}
-        self._check_extent(entries, held, base)
+        part = (_whole(known, "split.no", 0) + 1, max(1, _whole(known, "split.count", 1)))
+        self._check_extent(entries, held, base, part[1])
         layouts = {entry.kind: entry for entry in entries}
         names = dict(Counter(entry.kind for entry in entries).most_common())
         return GgufSummary(
@@ -148,10 +149,10 @@ class _Walk:
             {name: layouts[name].block for name in names},
             {name: layouts[name].block_bytes * 8 / layouts[name].block for name in names},
             tuple(held),
-            (_whole(known, "split.no", 0) + 1, max(1, _whole(known, "split.count", 1))),
+            part,
             held,
             known,
-            (base, max(entry.start + entry.size for entry in held.values())),
+            (base, max((entry.start + entry.size for entry in held.values()), default=base)),
             alignment,
         )
 
@@ -180,7 +181,7 @@ class _Walk:
             )
         return GgufTensor(name, kind, shape, self.number("Q"), math.prod(shape) // block * size, block, size)
 
-    def _check_extent(self, entries: list[GgufTensor], held: Mapping[str, GgufTensor], base: int) -> None:
+    def _check_extent(self, entries: list[GgufTensor], held: Mapping[str, GgufTensor], base: int, parts: int) -> None:
         expected = max((entry.start + entry.size for entry in held.values()), default=base)
         if len(self.data) < expected:
             raise _corrupt(
@@ -188,7 +189,7 @@ class _Walk:
                 f"its tensors end at byte {expected}, but the file has {len(self.data)} bytes: "
                 f"it is cut short by {expected - len(self.data)} bytes",
             )
-        if not entries:
+        if not entries and parts == 1:  # the first part of a split model may have the metadata alone
             raise _corrupt(self.path, "it holds no tensor")
         if len(held) < len(entries):
             twice = Counter(entry.name for entry in entries).most_common(1)[0][0]
