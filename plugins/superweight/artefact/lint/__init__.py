@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from superweight.artefact.lint import bitsandbytes, bitsandbytes_int8, gptq, packed, quanto, scales, torchao
+from superweight.artefact.lint import (
+    bitsandbytes,
+    bitsandbytes_int8,
+    gguf_data,
+    gguf_metadata,
+    gptq,
+    packed,
+    quanto,
+    scales,
+    torchao,
+)
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.errors import InfraError
 from superweight.evidence.artefact import Finding
 
-RULES: tuple[Rule, ...] = (
-    *scales.RULES,
-    *bitsandbytes.RULES,
-    *bitsandbytes_int8.RULES,
-    *torchao.RULES,
-    *quanto.RULES,
-    *packed.RULES,
-    *gptq.RULES,
-)
+_SUBJECTS = (scales, bitsandbytes, bitsandbytes_int8, torchao, quanto, packed, gptq, gguf_data, gguf_metadata)
+RULES: tuple[Rule, ...] = tuple(rule for subject in _SUBJECTS for rule in subject.RULES)
 """Every rule."""
 
 _MOST = 8  # faults of one rule that are listed
