@@ -38,10 +38,25 @@ def add(commands: Any) -> None:
     check.add_argument(
         "--promise", default="within-step", metavar="P", help="exact, within-step (default), or a bound such as '2 %%'"
     )
+    check.add_argument("--adapter", type=Path, metavar="DIR", help="look at it as it is with this LoRA adapter")
     check.add_argument("--lint", action="store_true", help="the rules of the format alone, which need no reference")
     check.add_argument("--thorough", action="store_true", help="read every scale, however large the file")
     check.add_argument("--json", action="store_true", help="JSON on standard output")
     check.set_defaults(run=_check)
+    adapter = commands.add_parser("adapter", help="write a LoRA adapter that brings an artefact's super weights back")
+    adapter.add_argument("artefact", metavar="ARTEFACT", help="the compressed model that it is for, as for check")
+    adapter.add_argument("--reference", metavar="SOURCE", required=True, help="the uncompressed model, as for check")
+    adapter.add_argument("--super-weights", metavar="LIST", help="card, detect, or a JSON file, as for check")
+    adapter.add_argument("-o", dest="out", type=Path, metavar="DIR", required=True, help="a new directory")
+    adapter.add_argument(
+        "--dtype",
+        action="append",
+        default=[],
+        choices=["float32", "bfloat16", "float16"],
+        help="in which the artefact will be loaded, and must be exact; default: float32 and its config.json's",
+    )
+    adapter.add_argument("--nearest", action="store_true", help="write it even where exact cannot be done")
+    adapter.set_defaults(run=_adapter, lint=False)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -56,6 +71,8 @@ def _check(options: argparse.Namespace) -> int:
     if options.super_weights and not options.reference:
         raise InfraError("--super-weights needs the model that they are of: give --reference.", reason="unsupported")
     artefacts = _artefacts(options.artefacts)
+    if options.adapter and [one.among for one in artefacts] != [False]:
+        raise InfraError("--adapter belongs to one artefact. Name just that.", reason="unsupported")
     reference = _Reference.of(options) if options.reference else None
     found, unread = _all_checked(artefacts, options, reference, promise)
     if options.json:
@@ -67,6 +84,22 @@ def _check(options: argparse.Namespace) -> int:
         print("".join(f"\n{check_text(one)}" for one in found if one.answer != "kept"), end="")
     answers = {one.answer for one in found} | ({"cannot-tell"} if unread else set())
     return 1 if "broken" in answers else 2 if "cannot-tell" in answers else 0
+
+
+def _adapter(options: argparse.Namespace) -> int:
+    from superweight.artefact.reading import open_reader
+    from superweight.artefact.writing.adapter import write_adapter
+    from superweight.checkpoint import Cache
+    from superweight.report.adapter_text import adapter_text
+
+    artefact, *others = _artefacts([options.artefact])
+    if others or artefact.among:
+        raise InfraError(f"{options.artefact} is no artefact itself. Name the one.", reason="unsupported")
+    reference, super_weights, named_by = _Reference.of(options)
+    how = {"dtypes": options.dtype, "nearest": options.nearest, "named_by": named_by, "cache": Cache()}
+    found = write_adapter(open_reader(artefact.path), reference, super_weights, options.out, **how)
+    print(adapter_text(found, options.out), end="")
+    return 0
 
 
 def _all_checked(
@@ -182,6 +215,10 @@ def _checked(path: Path, options: argparse.Namespace, reference: _Reference | No
     from superweight.artefact.reading import open_reader
 
     artefact, thorough = open_reader(path), options.thorough
+    if options.adapter:
+        from superweight.artefact.adapter import AdaptedReader, Adapter
+
+        artefact = AdaptedReader(artefact, Adapter(options.adapter))
     if reference is None:
         return look(artefact, thorough=thorough, alone=options.lint)
     if options.lint:

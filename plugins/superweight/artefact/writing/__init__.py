@@ -1,0 +1,1 @@
+"""Writes what is shipped: artefacts, and what goes beside them."""
