@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 
-from superweight.artefact.numbers import rounded
+from superweight.artefact.numbers import rounded, spacing
 
 DTYPES = ("float32", "bfloat16", "float16")
 """In which a base can be loaded and an adapter be kept."""
@@ -58,19 +59,28 @@ def ways(*dtypes: str) -> tuple[Way, ...]:
 
 
 def parts(correction: float) -> list[float]:
-    """A float32 number as the fewest bfloat16 numbers, largest first, that give it in float32 in whatever order.
+    """A float32 number as few bfloat16 numbers, largest first, that give it in float32 in whatever order.
 
     So that it stays what it is in an engine that keeps adapters in bfloat16 and accumulates in float32. The number
     itself, if there are none: too small a number has bits that bfloat16 does not reach.
     """
-    found: list[float] = []
-    rest = correction
-    while rest and len(found) < _MOST_PARTS:
-        found.append(rounded(rest, "bfloat16"))
-        rest -= found[-1]
+    splits = (_split(correction, towards_zero=towards_zero) for towards_zero in (False, True))
     wide = Way("float32", "float32")
-    if rest or any(wide.restored(0.0, order) != correction for order in permutations(found)):
-        return [correction]
+    for split in splits:
+        if all(wide.restored(0.0, order) == correction for order in permutations(split)):
+            return split
+    return [correction]
+
+
+def _split(correction: float, *, towards_zero: bool) -> list[float]:
+    """High part first; towards zero all have one sign, so that no partial sum needs more bits than the whole."""
+    found: list[float] = []
+    while correction and len(found) < _MOST_PARTS:
+        part = rounded(correction, "bfloat16")
+        if towards_zero and abs(part) > abs(correction):
+            part -= math.copysign(spacing(correction, "bfloat16"), part)
+        found.append(part)
+        correction -= part
     return found
 
 

@@ -24,10 +24,11 @@ def correction(original: float, base: float, required: Sequence[Way], wished: Se
         wished: those in which it should.
     """
 
-    def merit(candidate: float) -> tuple[int, int, int, float]:
+    def merit(candidate: float) -> tuple[float, ...]:
         split = parts(candidate)
         kept, liked = (sum(is_exact(original, base, split, way) for way in some) for some in (required, wished))
-        return kept, liked, -len(split), -abs(candidate - (original - base))
+        off = sum(abs(way.restored(base, split) - rounded(original, way.base)) for way in required)
+        return kept, -off, liked, -len(split), -abs(candidate - (original - base))
 
     return max(dict.fromkeys(_candidates(original, base, [*required, *wished])), key=merit)
 
