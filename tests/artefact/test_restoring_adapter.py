@@ -1,5 +1,6 @@
 """Adapters that bring super weights back, probed through PEFT on the artefact that they are for."""
 
+import hashlib
 import json
 import shutil
 
@@ -375,3 +376,50 @@ def test_the_command(source, tmp_path, capsys):
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 2
     assert "there already" in told[-1]
+
+
+def test_the_proof_refuses_a_sum_that_peft_does_not_compute(source, tmp_path):
+    from superweight.artefact.adding import Way
+    from superweight.artefact.writing.proof import prove
+
+    base = bases(source, tmp_path, "bfloat16")
+    found = restoring(base, source, tmp_path / "adapter")
+    way = Way("float32", "float32")
+    prove(tmp_path / "adapter", found.super_weights, found.rank, way)
+    other = [one.model_copy(update={"parts": [*one.parts[:-1], 2 * one.parts[-1]]}) for one in found.super_weights]
+    with pytest.raises(InfraError, match="PEFT gives"):
+        prove(tmp_path / "adapter", other, found.rank, way)
+
+
+def test_an_engine_that_keeps_adapters_in_bfloat16_loses_nothing_of_the_correction(source, tmp_path):
+    """Terms are bfloat16 numbers whose sum is the correction: what is accumulated in float32 is whole."""
+    base = bases(source, tmp_path, "bfloat16")
+    found = restoring(base, source, tmp_path / "adapter")
+    assert any(len(one.parts) > 1 for one in found.super_weights)
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    for one in found.super_weights:
+        a, b = (tensors[f"base_model.model.{one.module}.lora_{side}.weight"] for side in "AB")
+        assert torch.equal(b.bfloat16().float(), b)
+        assert float(b[one.row].bfloat16().float() @ a[:, one.column].bfloat16().float()) == one.correction
+
+
+class OneFile:
+    """Reads a file whose tensors are called otherwise, as GGUF's are."""
+
+    about, bytes, read = "one file", 1, 0
+
+    def __init__(self, path, inner):
+        self.path, self.inner = path, inner
+
+    def scalar(self, where):
+        return self.inner.scalar(where)._replace(tensor=f"blk.{where.layer}.ffn_down.weight")
+
+
+def test_a_base_in_one_file_with_names_of_its_own(source, tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"weights")
+    base = OneFile(tmp_path / "model.gguf", open_reader(bases(source, tmp_path, "bfloat16")))
+    found = write_adapter(base, open_reader(source), LISTED, tmp_path / "adapter")
+    assert found.modules == ["model.layers.0.mlp.down_proj", "model.layers.2.mlp.down_proj"]
+    assert found.base.sha256 == hashlib.sha256(b"weights").hexdigest()
+    reader = AdaptedReader(base, Adapter(tmp_path / "adapter"))
+    assert {where: reader.scalar(where).decoded.value for where in PLANTED} == PLANTED
