@@ -319,10 +319,16 @@ def test_a_reference_that_is_compressed_itself(source, tmp_path):
         restoring(one, other, tmp_path / "adapter")
 
 
+def test_another_model_than_the_references(source, tmp_path):
+    base = dense(tmp_path / "other", {}, layers=2)
+    with pytest.raises(InfraError, match="another model"):
+        restoring(base, source, tmp_path / "adapter")
+
+
 def test_a_model_that_transformers_does_not_know(source, tmp_path):
-    base = bases(source, tmp_path, "bfloat16")
-    config = base / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "nobody-knows"}))
+    base, source = bases(source, tmp_path, "bfloat16"), shutil.copytree(source, tmp_path / "source")
+    for config in (base / "config.json", source / "config.json"):
+        config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "nobody-knows"}))
     with pytest.raises(InfraError, match="no causal language model") as error:
         restoring(base, source, tmp_path / "adapter")
     assert error.value.reason == "unsupported"

@@ -19,6 +19,7 @@ import numpy as np
 from superweight.artefact.adapter import CONFIG, PREFIX, RECORD, WEIGHTS, AdaptedReader, Adapter
 from superweight.artefact.adding import DTYPES, Way, parts, ways
 from superweight.artefact.contents import content_sha256
+from superweight.artefact.likeness import expect_same_model
 from superweight.artefact.numbers import hexadecimal, rounded
 from superweight.artefact.reading import Held, Reader
 from superweight.artefact.writing.corrections import correction, is_exact
@@ -60,12 +61,13 @@ def write_adapter(
         cache: remembers the hashes of big files.
 
     Raises:
-        InfraError: a super weight is an expert's, or the artefact does not show it (`cannot-tell`); all are there
-            without an adapter (`not-applicable`); no adapter can bring one back exactly (`unsupported`); as
-            `linear_modules`, `prove` and `whole_directory`.
+        InfraError: the artefact is another model than the reference (`unsupported`); a super weight is an expert's, or
+            the artefact does not show it (`cannot-tell`); all are there without an adapter (`not-applicable`); no
+            adapter can bring one back exactly (`unsupported`); as `linear_modules`, `prove` and `whole_directory`.
     """
     required = [Way(dtype, "float32") for dtype in dict.fromkeys(dtypes or ("float32", _own_dtype(artefact)))]
     wished = [way for way in ways("float32", "bfloat16", _own_dtype(artefact)) if way not in required]
+    expect_same_model(artefact, reference)
     modules = linear_modules(_configured(artefact, reference))
     restored = [
         _restored(artefact, reference, modules, where, status, (required, wished))
@@ -142,7 +144,7 @@ def _restored(
     if where.row >= module.rows or where.column >= module.columns:
         shape = f"({module.rows}, {module.columns})"
         raise InfraError(f"{where} lies outside {module.name} of shape {shape}", reason="unsupported")
-    value, dtype, _, _ = original.decoded
+    value, dtype = original.decoded.value, original.decoded.dtype
     needed = correction(value, found.decoded.value, *among)
     return RestoredWeight(
         **where.coordinate.model_dump(),
