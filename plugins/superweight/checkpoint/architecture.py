@@ -78,7 +78,7 @@ class Architecture:
 
     def __init__(self, model: nn.Module) -> None:
         self.hidden_size = _hidden_size(model)
-        self.prefix, self.layers = _decoder_layers(model)
+        self.prefix, self.layers = decoder_layers(model)
         self.observed: Observation = observe(model, list(self.layers))
         self.routers: dict[str, str] = {}  # names of what is left alone because it chooses experts or gates them; why
         self.linear_weights: tuple[LinearWeight, ...] = tuple(self._find())
@@ -151,7 +151,7 @@ def _hidden_size(model: nn.Module) -> int:
     return int(text.hidden_size)
 
 
-def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The stack with the most parameters: experts' lists lie inside it, vision towers are smaller."""
     stacks = [
         (name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)

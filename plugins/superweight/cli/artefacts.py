@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from superweight.cli.common import library, say
+from superweight.cli.super_weights import known_super_weights
 from superweight.errors import InfraError, SuperweightError
 from superweight.plain_text import one_line
 
 if TYPE_CHECKING:
     from superweight.artefact.reading import Reader
-    from superweight.cards import ModelCard
     from superweight.cards.base import Coordinate
     from superweight.cards.promise import Promise
     from superweight.evidence.artefact import ArtefactCheck
@@ -177,37 +177,9 @@ class _Reference(NamedTuple):
         reader = open_reference(card.source, Cache())
         if options.lint:
             return cls(reader, {}, "")
-        super_weights, values, named_by = _listed(options.super_weights, card)
+        super_weights, values, named_by = known_super_weights(options.super_weights, card)
         expect_values(reader, values)
         return cls(reader, super_weights, named_by)
-
-
-def _listed(asked: str | None, card: ModelCard) -> tuple[dict[Coordinate, str], dict[Coordinate, float], str]:
-    """Super weights, their values where the list has them, and who names them."""
-    from superweight.artefact.super_weight_list import of_card, of_file, values_of, values_of_file
-
-    asked = asked or ("card" if of_card(card) else "detect")
-    if asked == "card":
-        if not of_card(card):
-            raise InfraError(
-                f"the card of {card.id} names no super weights. Give --super-weights detect, or a file.",
-                reason="not-applicable",
-            )
-        return of_card(card), values_of(card), "card"
-    if asked != "detect":
-        return of_file(Path(asked)), values_of_file(Path(asked)), asked
-    return _detected(card), {}, "detection"
-
-
-def _detected(card: ModelCard) -> dict[Coordinate, str]:
-    from superweight.checkpoint import Cache, load_model, resolve
-    from superweight.detect import detect
-
-    loaded = load_model(resolve(card.source, Cache()), compute_dtype=card.compute_dtype)
-    found = detect(loaded, known=card.super_weights, progress=say).found
-    if not found:
-        raise InfraError(f"detection finds no super weight in {card.id}: nothing to check", reason="not-applicable")
-    return {weight.coordinate: weight.status for weight in found}
 
 
 def _checked(path: Path, options: argparse.Namespace, reference: _Reference | None, promise: Promise) -> ArtefactCheck:

@@ -12,6 +12,7 @@ from superweight.cards.base import Coordinate
 from superweight.cards.methods import W8A8, SmoothQuant
 from superweight.compress.attention_matmuls import quantise_attention
 from superweight.compress.context import Context
+from superweight.compress.integer import Codes
 from superweight.compress.intercept import Call, Handler, intercept
 from superweight.compress.matrix import Matrix
 from superweight.compress.recipe import Recipe
@@ -59,6 +60,11 @@ class Int8Recipe(Recipe[M]):
             "smoothing": 0 if smoothing is None else smoothing.numel() * SCALE_BITS,
             "super_weights": side_table_bits(len(weight.kept), width=matrix.width),
         }
+
+    def codes(self, matrix: Matrix) -> Codes:
+        """What a file would hold of a matrix that has not been rewritten: no smoothing, and nothing kept aside."""
+        scale = weight_scale(matrix.values, self.method.weights)
+        return Codes(weight_codes(matrix.values, scale).to(torch.int8), scale, None, 8)
 
     def install(self, context: Context, stack: ExitStack) -> Sequence[str]:
         """Quantise the inputs of the linear weights."""

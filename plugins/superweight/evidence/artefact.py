@@ -92,3 +92,41 @@ class ArtefactCheck(Record):
             return "broken"
         asked = self.cannot_tell and not self.format_only
         return "cannot-tell" if asked or self.unchecked else "kept"
+
+
+Load = Literal["default", "dequantised"]
+
+
+class RoundTrip(Record):
+    """An artefact loaded again by transformers, beside the recipe applied to the model in memory."""
+
+    load: Load = Field(description="default: as from_pretrained does it; dequantised: weights decoded while loading")
+    failure: str = Field(default="", description="what transformers said, if it did not load or run")
+    parameters: int = Field(default=0, description="of the model, tied ones counted once")
+    differing: dict[str, int] = Field(
+        default_factory=dict, description="parameters that hold other numbers than in memory, and how many"
+    )
+    activations: Literal["as they are", "quantised", "partly quantised", "unknown"] = "unknown"
+    quantising: int = Field(default=0, description="modules seen to quantise their input in this load")
+    expected: int = Field(default=0, description="modules that the recipe says quantise their input")
+    logits: float | None = Field(
+        default=None,
+        description="largest difference of a logit from the recipe in memory, with activations as this load has them",
+    )
+    largest: float | None = Field(default=None, description="largest magnitude of those logits")
+    changed_choices: int = Field(default=0, description="positions at which another token is ranked first")
+    positions: int = 0
+    note: str = Field(default="", description="why a difference is no fault; empty if there should be none")
+    tools: dict[str, str] = Field(default_factory=dict, description="versions of what loaded it")
+
+    @property
+    def equal(self) -> bool:
+        """Whether every number and every logit is the recipe's."""
+        return not self.failure and self.parameters > 0 and not self.differing and self.logits == 0.0
+
+    def __str__(self) -> str:
+        if self.failure:
+            return f"{self.load} load: failed: {self.failure}"
+        weights = f"{self.parameters - len(self.differing)} of {self.parameters} parameters equal"
+        logits = "logits equal bit for bit" if self.logits == 0 else f"logits differ by up to {self.logits:.3g}"
+        return f"{self.load} load: {weights}; {logits}; activations {self.activations}"

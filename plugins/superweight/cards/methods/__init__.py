@@ -1,6 +1,7 @@
 """Methods: what kinds of recipes there are, what parameters each takes, and what is true of it."""
 
 from superweight.cards.methods.base import KINDS, Calibration, Method, WeightBlocks
+from superweight.cards.methods.deployable import SUPER_WEIGHT_MODULES, Deployable, Float8, Integer
 from superweight.cards.methods.experiments import (
     Baseline,
     NoOp,
@@ -24,13 +25,17 @@ from superweight.cards.methods.rounding import (
 __all__ = [
     "CLIPPED_AND_RESTORED",
     "KINDS",
+    "SUPER_WEIGHT_MODULES",
     "TO_NEAREST",
     "W8A8",
     "AnyMethod",
     "Baseline",
     "Calibration",
     "ClipRestore",
+    "Deployable",
+    "Float8",
     "Granularity",
+    "Integer",
     "Method",
     "NoOp",
     "PruneLargestOthers",

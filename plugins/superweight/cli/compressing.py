@@ -1,0 +1,201 @@
+"""Subcommands that make artefacts: compress a checkpoint by a recipe, and write a model's card for the hub."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from superweight.cli.common import library, say
+from superweight.cli.super_weights import known_super_weights
+from superweight.errors import InfraError
+
+if TYPE_CHECKING:
+    from superweight.artefact.writing.compressed_tensors import Written
+    from superweight.cards import Library, ModelCard
+    from superweight.cards.base import Coordinate
+    from superweight.cards.recipe import RecipeCard
+    from superweight.checkpoint.files import Checkpoint
+
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def add(commands: Any) -> None:
+    """Add them to the parser's subcommands."""
+    _compress_arguments(
+        commands.add_parser("compress", help="write a compressed model that engines load: checked before it is named")
+    )
+    card = commands.add_parser("card", help="write a Hugging Face model card, README.md, of a cell of a run")
+    card.add_argument("directory", type=Path, metavar="RUN", help="a run directory, or its evidence.json")
+    card.add_argument("cell", metavar="CELL", help="model/recipe")
+    card.add_argument(
+        "-o", dest="out", type=Path, metavar="FILE", help="a file, or a directory; default: standard output"
+    )
+    card.add_argument(
+        "--base-model", metavar="ID", help="the uncompressed model's id on the hub, if the run does not say"
+    )
+    card.set_defaults(run=_card)
+
+
+def _compress_arguments(compress: argparse.ArgumentParser) -> None:
+    compress.add_argument("source", metavar="SOURCE", help="a card id, a directory, a .gguf file or a hub id")
+    compress.add_argument("--recipe", metavar="R", help="a recipe's id, or the path of its card")
+    compress.add_argument(
+        "-o", dest="out", type=Path, required=True, metavar="OUT", help="the directory, or GGUF file, that is made"
+    )
+    compress.add_argument(
+        "--format",
+        default="compressed-tensors",
+        choices=("compressed-tensors", "gguf"),
+        help="default compressed-tensors",
+    )
+    compress.add_argument("--type", metavar="T", help="of GGUF: how matrices are stored, such as Q8_0 or Q4_0")
+    compress.add_argument("--shard-size", default="5GB", metavar="SIZE", help="bytes of a file at most; default 5GB")
+    compress.add_argument(
+        "--dtype", default="", choices=_DTYPES, help="round the checkpoint to it first; default: its own dtype"
+    )
+    compress.add_argument(
+        "--super-weights", metavar="LIST", help="card, detect, or a JSON file; default: the card's, else as needed"
+    )
+    compress.add_argument(
+        "--round-trip", action="store_true", help="load it with transformers, and compare it with the recipe in memory"
+    )
+    compress.add_argument(
+        "--run", type=Path, dest="of_run", metavar="RUN", help="a run, whose figures go into README.md"
+    )
+    compress.set_defaults(run=_compress)
+
+
+def _compress(options: argparse.Namespace) -> int:
+    from superweight.checkpoint import Cache, resolve
+
+    cards = library(options)
+    model = cards.model(options.source)
+    write = _gguf if options.format == "gguf" else _compressed_tensors
+    _check_options(options)
+    return write(options, cards, model, resolve(model.source, Cache()))
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse options that belong to the other format."""
+    gguf = options.format == "gguf"
+    foreign = ("recipe", "dtype", "round_trip", "of_run") if gguf else ("type",)
+    if given := [name for name in foreign if getattr(options, name)]:
+        named = f"--{given[0].removeprefix('of_').replace('_', '-')}"
+        raise InfraError(f"{named} does not go with --format {options.format}", reason="unsupported")
+    needed = "type" if gguf else "recipe"
+    if not getattr(options, needed):
+        raise InfraError(f"--format {options.format} needs --{needed}", reason="unsupported")
+
+
+def _compressed_tensors(options: argparse.Namespace, cards: Library, model: ModelCard, checkpoint: Checkpoint) -> int:
+    from superweight.artefact.writing.compressed_tensors import write
+    from superweight.artefact.writing.schemes import needs_super_weights, scheme_of
+    from superweight.artefact.writing.shards import size_of
+    from superweight.cards.load import recipe_from_argument
+
+    recipe = recipe_from_argument(cards, options.recipe)
+    scheme_of(recipe.method)  # before anything that takes time
+    known, _, named_by = known_super_weights(
+        options.super_weights, model, detect_by_default=needs_super_weights(recipe.method)
+    )
+    say(f"super weights: {len(known)}, named by {named_by}")
+    written = write(
+        checkpoint,
+        recipe,
+        options.out,
+        known,
+        shard_size=size_of(options.shard_size),
+        dtype=options.dtype,
+        finish=_readme(options, model, recipe, checkpoint),
+    )
+    _tell(written, known, options.source)
+    return _round_trip(options, written, checkpoint, recipe, known) if options.round_trip else 0
+
+
+def _readme(
+    options: argparse.Namespace, model: ModelCard, recipe: RecipeCard, checkpoint: Checkpoint
+) -> Callable[[Path], object] | None:
+    """Puts the card of the cell into the directory, if a run is named; made before anything is written.
+
+    Raises:
+        InfraError: the run measured another recipe or another checkpoint under these names (`recipe-mismatch`).
+    """
+    if options.of_run is None:
+        return None
+    from superweight.report.model_card import cell_of, model_card
+    from superweight.runs.read import read_document
+
+    document, name = read_document(options.of_run), f"{model.id}/{recipe.id}"
+    cell = cell_of(document, name)
+    if cell.method != recipe.method or cell.checkpoint.get("content_hash") != checkpoint.content_hash:
+        what = "with other parameters" if cell.method != recipe.method else "of another checkpoint"
+        raise InfraError(
+            f"{options.of_run} measured {name} {what}: its figures are not this model's. Name another run.",
+            reason="recipe-mismatch",
+        )
+    text = model_card(document, name, base_model=_hub_id(model))
+    return lambda directory: (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def _hub_id(model: ModelCard) -> str:
+    return str(getattr(model.source, "repository", ""))
+
+
+def _tell(written: Written, known: Mapping[Coordinate, str], source: str) -> None:
+    share = written.bytes / written.source_bytes if written.source_bytes else 0.0
+    taken_up = f", {written.taken_up} files taken up from a run before" if written.taken_up else ""
+    print(f"{written.directory}: {written.about}")
+    print(
+        f"{written.bytes / 1e6:,.1f} MB on disk, {share:.1%} of the checkpoint's {written.source_bytes / 1e6:,.1f} MB; "
+        f"{written.modules} modules with codes, {len(written.excluded)} excluded{taken_up}; {written.seconds:.0f} s"
+    )
+    print("every code, scale and zero point was read back and is the recipe's; so is every weight they decode to")
+    for note in written.notes:
+        print(f"note: {note}")
+    if written.restored:
+        print(
+            f"{len(written.restored)} super weights are not in these codes. Bring them back with: "
+            f"superweight adapter {written.directory} --reference {source} -o ADAPTER"
+        )
+
+
+def _round_trip(
+    options: argparse.Namespace,
+    written: Written,
+    checkpoint: Checkpoint,
+    recipe: RecipeCard,
+    known: Mapping[Coordinate, str],
+) -> int:
+    """0 if one way of loading gives the recipe's every number and logit; 1 if none does."""
+    from superweight.artefact.writing.round_trip import round_trip
+
+    found = round_trip(written.directory, checkpoint, recipe, list(known), dtype=options.dtype)
+    for one in found:
+        print(one)
+        if one.note and not one.equal:
+            print(f"note: {one.note}")
+    return 0 if any(one.equal for one in found) else 1
+
+
+def _gguf(options: argparse.Namespace, cards: Library, model: ModelCard, checkpoint: Checkpoint) -> int:
+    write_gguf = resolve_name("superweight.artefact.writing.gguf:write_gguf")
+    write_gguf(checkpoint, options.type, options.out)
+    size = options.out.stat().st_size
+    source = sum(file.stat().st_size for file in {info.file for info in checkpoint.tensors.values()})
+    print(f"{options.out}: {size / 1e6:,.1f} MB, {size / source:.1%} of the checkpoint's {source / 1e6:,.1f} MB")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from superweight.report.model_card import model_card, write_model_card
+    from superweight.runs.read import read_document
+
+    text = model_card(read_document(options.directory), options.cell, base_model=options.base_model or "")
+    if options.out is None:
+        print(text, end="")
+    else:
+        print(write_model_card(options.out, text))
+    return 0
