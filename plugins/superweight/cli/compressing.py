@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from superweight.cards.base import Coordinate
     from superweight.cards.recipe import RecipeCard
     from superweight.checkpoint.files import Checkpoint
+    from superweight.runs.document import CellDocument
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -109,19 +110,23 @@ def _compressed_tensors(options: argparse.Namespace, cards: Library, model: Mode
         known,
         shard_size=size_of(options.shard_size),
         dtype=options.dtype,
-        finish=_readme(options, model, recipe, checkpoint),
+        finish=_readme(options, model, recipe, checkpoint, known),
     )
     _tell(written, known, options.source)
     return _round_trip(options, written, checkpoint, recipe, known) if options.round_trip else 0
 
 
 def _readme(
-    options: argparse.Namespace, model: ModelCard, recipe: RecipeCard, checkpoint: Checkpoint
+    options: argparse.Namespace,
+    model: ModelCard,
+    recipe: RecipeCard,
+    checkpoint: Checkpoint,
+    known: Mapping[Coordinate, str],
 ) -> Callable[[Path], object] | None:
     """Puts the card of the cell into the directory, if a run is named; made before anything is written.
 
     Raises:
-        InfraError: the run measured another recipe or another checkpoint under these names (`recipe-mismatch`).
+        InfraError: what the run measured under these names is not what is written (`recipe-mismatch`).
     """
     if options.of_run is None:
         return None
@@ -129,15 +134,31 @@ def _readme(
     from superweight.runs.read import read_document
 
     document, name = read_document(options.of_run), f"{model.id}/{recipe.id}"
-    cell = cell_of(document, name)
-    if cell.method != recipe.method or cell.checkpoint.get("content_hash") != checkpoint.content_hash:
-        what = "with other parameters" if cell.method != recipe.method else "of another checkpoint"
+    if unlike := _unlike(cell_of(document, name), recipe, checkpoint, known, options.dtype):
         raise InfraError(
-            f"{options.of_run} measured {name} {what}: its figures are not this model's. Name another run.",
+            f"{options.of_run} measured {name} {unlike}: its figures are not this artefact's. Name another run.",
             reason="recipe-mismatch",
         )
     text = model_card(document, name, base_model=_hub_id(model))
     return lambda directory: (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def _unlike(
+    cell: CellDocument, recipe: RecipeCard, checkpoint: Checkpoint, known: Mapping[Coordinate, str], dtype: str
+) -> str:
+    """How what a run measured differs from what is to be written; empty if it does not."""
+    from superweight.artefact.writing.schemes import needs_super_weights
+
+    if cell.method != recipe.method:
+        return "with other parameters"
+    if cell.checkpoint.get("content_hash") != checkpoint.content_hash:
+        return "of another checkpoint"
+    if dtype and cell.checkpoint.get("dtype") != dtype:
+        return f"in {cell.checkpoint.get('dtype')}"
+    protected = {weight.coordinate for weight in cell.super_weights}
+    if needs_super_weights(recipe.method) and protected != {where.coordinate for where in known}:
+        return f"with {len(protected)} super weights, other ones than these {len(known)}"
+    return ""
 
 
 def _hub_id(model: ModelCard) -> str:

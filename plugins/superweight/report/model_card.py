@@ -21,6 +21,7 @@ _ORIGIN = re.compile(r"hub ([^@\s]+)@(\S+)")
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
 _LINKS = {"://": ":&#8203;//", "www.": "www&#8203;.", "@": "&#64;"}
 """What Markdown makes a link of by itself, and what it does not."""
+_LISTED = 12  # cells in a message
 _LONGEST = 300  # characters of a text from evidence
 
 
@@ -68,8 +69,9 @@ def cell_of(document: RunDocument, name: str) -> CellDocument:
     """The cell of a run that a card is written of; errors as `model_card`."""
     found = next((cell for cell in document.cells if cell.id == name), None)
     if found is None:
-        known = ", ".join(cell.id for cell in document.cells if cell.role in ("candidate", "reference"))
-        raise InfraError(f"the run has no cell '{name}'. It has {known or 'none that can ship'}.", reason="not-found")
+        known = [cell.id for cell in document.cells if cell.role in ("candidate", "reference")]
+        listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
+        raise InfraError(f"the run has no cell '{name}'. It has {listed or 'none that can ship'}.", reason="not-found")
     if found.role in ("baseline", "control"):
         raise InfraError(
             f"{name} is a {found.role}: a model card is of something that could ship. Name a candidate or a reference.",

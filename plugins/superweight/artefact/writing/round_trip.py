@@ -115,10 +115,11 @@ def _compared(
 ) -> RoundTrip:
     found = RoundTrip(load=load, note=note, expected=cell.quantising, tools=tools())
     try:
-        model = load_artefact(directory, dtype=stored, dequantise=load == "dequantised")
-        _logits(model, tokens)  # the first pass of a default load decodes the weights
-        with _watched(model) as watch:
-            logits = _logits(model, tokens)
+        with _silent_bars():
+            model = load_artefact(directory, dtype=stored, dequantise=load == "dequantised")
+            _logits(model, tokens)  # the first pass of a default load decodes the weights
+            with _watched(model) as watch:
+                logits = _logits(model, tokens)
     except Exception as error:  # whatever a library may raise: that it does not load is the finding
         return found.model_copy(update={"failure": briefly(error)})
     expected = cell.whole if watch.quantising else cell.weights
@@ -150,7 +151,7 @@ def load_artefact(directory: Path, *, dtype: Any = "auto", dequantise: bool = Fa
     from superweight.checkpoint.loading import quiet
 
     how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if dequantise else {}
-    with quiet(), _silent_tqdm():
+    with quiet(), _silent_bars():
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, **how
         )
@@ -256,7 +257,7 @@ def _reference(checkpoint: Checkpoint, dtype: str) -> LoadedModel:
 
 
 @contextmanager
-def _silent_tqdm() -> Iterator[None]:
+def _silent_bars() -> Iterator[None]:
     """Keep bars that cannot be turned off off the terminal."""
     import io
     from contextlib import redirect_stderr

@@ -123,7 +123,8 @@ def _of_rounding(method: Rounding) -> tuple[str, str]:
             f"its blocks of {method.size} elements are runs of the flattened matrix, across rows, and formats have "
             "scales by row or by groups in a row"
         )
-        return why, f"kind = 'integer', bits = {method.bits}, symmetric = false, group_size = 128{restored}"
+        near = f"kind = 'integer', bits = {method.bits}, symmetric = false, granularity = 'group', group_size = 128"
+        return why, near + restored
     grid = f"granularity = '{method.granularity}'" + (f", group_size = {method.size}" if method.size else "")
     why = (
         "its grid begins at each block's least weight, a float, and formats have whole zero points: "
