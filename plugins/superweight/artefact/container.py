@@ -13,13 +13,12 @@ import numpy as np
 
 from superweight.artefact.numbers import NUMPY, as_floats
 from superweight.checkpoint.header import TensorInfo, read_header
-from superweight.checkpoint.shards import read_json, read_tensors
+from superweight.checkpoint.shards import read_files, read_index, read_json
 from superweight.errors import InfraError
 
-_SEPARATE = ("quantization_config.json", "quantize_config.json", "quant_config.json", "quant_model_description.json")
+SEPARATE = ("quantization_config.json", "quantize_config.json", "quant_config.json", "quant_model_description.json")
 """Files beside config.json in which quantisers keep their settings."""
 _TEXT = ("text_config", "llm_config", "language_config")
-_RUNS = 16
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Artefact:
 
     path: Path
     read: int = field(default=0, compare=False)
-    _mapped: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
+    _mapped: dict[Path, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -49,7 +48,7 @@ class Artefact:
         own = next((one for one in said if isinstance(one, dict) and one), None)
         if own is not None:
             return own
-        beside = next((self.path / name for name in _SEPARATE if (self.path / name).is_file()), None)
+        beside = next((self.path / name for name in SEPARATE if (self.path / name).is_file()), None)
         return read_json(beside) if beside is not None else {}
 
     @property
@@ -74,14 +73,23 @@ class Artefact:
         return str(self.settings.get("quant_method") or "")
 
     @cached_property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by its name, from the headers of the files that are the model.
+    def files(self) -> Mapping[Path, Mapping[str, TensorInfo]]:
+        """Every file that is the model, and the tensors in it, from its header.
 
         Raises:
             InfraError: there are none, or a header lies (`corrupt`, `missing-tensor`, `not-found`, `pickle`).
         """
         alone = self._alone()
-        return read_header(alone) if alone is not None else read_tensors(self.path)
+        return read_files(self.path) if alone is None else {alone: read_header(alone)}
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor by its name; of one that several files hold, the one that the index names. Errors as `files`."""
+        named = read_index(self.path) if len(self.files) > 1 else {}
+        found: dict[str, TensorInfo] = {}
+        for file, held in self.files.items():
+            found |= {name: info for name, info in held.items() if named.get(name, file.name) == file.name}
+        return found
 
     def _alone(self) -> Path | None:
         """The only file of weights, if it has a name of its own, such as `gptq_model-4bit-128g.safetensors`."""
@@ -110,7 +118,7 @@ class Artefact:
     def metadata(self) -> Mapping[str, str]:
         """`__metadata__` of all shards together."""
         found: dict[str, str] = {}
-        for file in sorted({info.file for info in self.tensors.values()}):
+        for file in sorted(self.files):
             found |= read_metadata(file)
         return found
 
@@ -128,20 +136,17 @@ class Artefact:
         Raises:
             InfraError: there is no such tensor (`missing-tensor`), or its dtype has no whole bytes (`unsupported`).
         """
-        if name not in self._mapped:
-            self._mapped[name] = self._map(name)
-        return self._mapped[name]
-
-    def _map(self, name: str) -> np.ndarray[Any, Any]:
         info = self.tensors.get(name)
         if info is None:
             raise InfraError(f"{self.path} holds no tensor {name!r}", reason="missing-tensor")
         if info.dtype not in NUMPY:
             raise InfraError(f"{info.file}: {name} is {info.dtype}, which cannot be read here", reason="unsupported")
         kind = np.dtype(NUMPY[info.dtype])
-        if not info.stop - info.start:
+        if info.start == info.stop:
             return np.empty(info.shape, kind)
-        return np.memmap(info.file, dtype=kind, mode="r", offset=info.start, shape=info.shape)
+        if info.file not in self._mapped:  # a mapping a file: there may be more tensors than mappings
+            self._mapped[info.file] = np.memmap(info.file, np.uint8, "r")
+        return self._mapped[info.file][info.start : info.stop].view(kind).reshape(info.shape)
 
     def integer(self, name: str, *index: int) -> int:
         """One element of a tensor of integers, or the bits of one of floats; errors as `number`."""
@@ -155,16 +160,17 @@ class Artefact:
         """
         return float(as_floats(self._element(name, index)[None], self.tensors[name].dtype)[0])
 
-    def numbers(self, name: str, most: int | None = None) -> np.ndarray[Any, Any]:
+    def numbers(self, name: str, most: int | None = None, runs: int = 16) -> np.ndarray[Any, Any]:
         """A whole tensor in float64, for small ones: scales and the like.
 
         Args:
             name: the tensor.
             most: elements that are read; of a larger tensor, so many in runs that are spread evenly over it, flat.
+            runs: how many.
         """
         array = self.raw(name)
         if most is not None and array.size > most:
-            array = _spread(array.reshape(-1), most)
+            array = _spread(array.reshape(-1), most // runs, runs)
         self.read += array.nbytes
         return as_floats(np.asarray(array), self.tensors[name].dtype)
 
@@ -187,11 +193,10 @@ class Artefact:
         return np.asarray(array[index])
 
 
-def _spread(flat: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
+def _spread(flat: np.ndarray[Any, Any], length: int, runs: int) -> np.ndarray[Any, Any]:
     """Runs of elements, spread evenly, the first and the last among them."""
-    runs = min(_RUNS, most)
-    starts = np.linspace(0, flat.size - most // runs, runs).astype(int)
-    return np.concatenate([flat[start : start + most // runs] for start in starts])
+    starts = np.linspace(0, flat.size - length, runs).astype(int)
+    return np.concatenate([flat[start : start + length] for start in starts])
 
 
 def _hidden(path: Path) -> bool:

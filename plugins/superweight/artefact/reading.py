@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from superweight.artefact.container import Artefact
 from superweight.artefact.formats import Place, format_of
+from superweight.artefact.formats.dense import plain_shape
 from superweight.artefact.gguf import GgufReader
 from superweight.artefact.held import Held, Reader
 from superweight.artefact.names import DownProjections
@@ -80,6 +81,14 @@ class SafetensorsReader:
             return found
         return Held(module.name, storing.describe(self.artefact, module.name), found)
 
+    def matrices(self) -> Iterator[tuple[int, int | None, tuple[int, int]]]:
+        """Layer, expert and `(rows, columns)` of every down projection that is plain, of few experts a layer."""
+        ordered = sorted(self._down.modules.items(), key=lambda item: (item[0][0], item[0][1] or 0))
+        for (layer, expert), module in ordered:
+            shape = plain_shape(self.artefact, module.name, stacked=module.stacked)
+            if shape is not None and (expert is None or expert < _FEW_EXPERTS):
+                yield layer, 0 if module.stacked else expert, shape
+
     @cached_property
     def _down(self) -> DownProjections:
         return DownProjections.among(self.artefact.tensors)
@@ -90,6 +99,7 @@ class SafetensorsReader:
         return ", ".join(f"{name.removeprefix(f'{module}.')} {tensors[name].dtype}" for name in names)
 
 
+_FEW_EXPERTS = 2
 _SIZES = {
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model", "model_dim"),
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),

@@ -16,11 +16,41 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 def read_tensors(directory: Path) -> dict[str, TensorInfo]:
     """Every tensor of the directory's safetensors files, single or sharded; errors as in `open_directory`."""
+    files = read_files(directory)
+    found: dict[str, TensorInfo] = {}
+    for file, held in files.items():
+        if again := next((name for name in held if name in found), None):
+            raise InfraError(
+                f"{found[again].file} and {file.name} both hold {again}: one of the files is of another run, and it is "
+                "not known which. Delete the directory, and get or write it again.",
+                reason="corrupt",
+            )
+        found |= held
+    return found
+
+
+def read_files(directory: Path) -> dict[Path, dict[str, TensorInfo]]:
+    """The tensors of each safetensors file that belongs to the directory's model; errors as in `open_directory`."""
     if (directory / _WEIGHTS).is_file():
-        return read_header(directory / _WEIGHTS)
+        return {directory / _WEIGHTS: read_header(directory / _WEIGHTS)}
     if (directory / _INDEX).is_file():
         return _read_shards(directory)
     raise _no_weights(directory)
+
+
+def read_index(directory: Path) -> dict[str, str]:
+    """Which file holds a tensor, as the index says; empty if there is none.
+
+    Raises:
+        InfraError: it is no index (`corrupt`).
+    """
+    index = directory / _INDEX
+    if not index.is_file():
+        return {}
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(_is_file_name(shard) for shard in names.values()):
+        raise InfraError(f"{index} should map tensor names to file names under 'weight_map'.", reason="corrupt")
+    return names
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -38,11 +68,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_shards(directory: Path) -> dict[str, TensorInfo]:
-    index = directory / _INDEX
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(_is_file_name(shard) for shard in names.values()):
-        raise InfraError(f"{index} should map tensor names to file names under 'weight_map'.", reason="corrupt")
+def _read_shards(directory: Path) -> dict[Path, dict[str, TensorInfo]]:
+    index, names = directory / _INDEX, read_index(directory)
     shards = sorted(set(names.values()))
     missing = [shard for shard in shards if not _is_file(directory / shard)]
     if missing:
@@ -51,17 +78,15 @@ def _read_shards(directory: Path) -> dict[str, TensorInfo]:
             f"Get the missing shards into {directory}.",
             reason="missing-tensor",
         )
-    found: dict[str, TensorInfo] = {}
-    for shard in shards:
-        found |= read_header(directory / shard)
-    absent = [name for name, shard in names.items() if name not in found or found[name].file.name != shard]
+    found = {shard: read_header(directory / shard) for shard in shards}
+    absent = [name for name, shard in names.items() if name not in found[shard]]
     if absent:
         raise InfraError(
             f"{index} places {absent[0]} in {names[absent[0]]}, which does not hold it ({len(absent)} such tensors). "
             "The index and the shards belong to different checkpoints; get both again.",
             reason="missing-tensor",
         )
-    return found
+    return {directory / shard: held for shard, held in found.items()}
 
 
 def _is_file(path: Path) -> bool:

@@ -47,6 +47,18 @@ class Dense:
         return Decoded(value, dtype, min(lower, upper), "", lower, upper)
 
 
+def plain_shape(artefact: Artefact, module: str, *, stacked: bool = False) -> tuple[int, int] | None:
+    """Rows and columns of a plain matrix, however it is stored; None if that cannot be told."""
+    info = artefact.tensors.get(_name(artefact, module))
+    if info is None or info.dtype not in _PLAIN or len(info.shape) != 2 + stacked:
+        return None
+    input_major = _input_major(artefact, _name(artefact, module), info.shape[-2:], stacked=stacked)
+    if isinstance(input_major, CannotTell):
+        return None
+    a, b = info.shape[-2:]
+    return (b, a) if input_major else (a, b)
+
+
 def _name(artefact: Artefact, module: str) -> str:
     return f"{module}.weight" if f"{module}.weight" in artefact.tensors else module
 

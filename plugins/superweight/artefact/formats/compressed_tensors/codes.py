@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 
-import numpy as np
-
 from superweight.artefact.container import Artefact
-from superweight.artefact.numbers import as_floats
 
 _WORD = 32
 
@@ -43,11 +39,8 @@ def packed_float(artefact: Artefact, name: str, row: int, column: int, bits: int
 
 
 @cache
-def floats(bits: int, dtype: str = "") -> tuple[float, ...]:
-    """Every finite value of a small float, in rising order: E2M1, E2M3, or one of 8 bits by safetensors' name."""
-    if bits == 8:
-        values = as_floats(np.arange(256, dtype=np.uint8), dtype).tolist()
-        return tuple(sorted({value for value in values if math.isfinite(value)}))
+def floats(bits: int) -> tuple[float, ...]:
+    """Every value of a packed float of 4 or 6 bits, in rising order."""
     return tuple(sorted({sign * value for value in _magnitudes(bits) for sign in (-1.0, 1.0)}))
 
 

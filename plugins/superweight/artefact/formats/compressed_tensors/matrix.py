@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats.base import Decoded, Place, on_grid
+from superweight.artefact.formats.base import Decoded, Place, decoded_to, on_floats, on_grid
 from superweight.artefact.formats.compressed_tensors.codes import floats, packed_code, packed_down, packed_float
 from superweight.artefact.formats.compressed_tensors.scheme import LEAVES, Scheme, is_compressed_tensors, scheme_of
 from superweight.artefact.numbers import TORCH, rounded
@@ -25,13 +24,13 @@ class _Scale(NamedTuple):
     """What a code is multiplied with.
 
     Attributes:
-        values: a code less its zero point → the value.
+        number: what it is, exactly.
         dtype: of the arithmetic.
         group: the column of the scales, and of the zero points.
         at: where the scale is.
     """
 
-    values: Callable[[float], float]
+    number: float
     dtype: str
     group: int
     at: tuple[int, ...]
@@ -69,9 +68,9 @@ class CompressedTensors:
             )
         if isinstance(scheme, CannotTell):
             return scheme
-        if (reason := _unknown(artefact, place.module, scheme)) is not None:
+        if (reason := unlike_settings(artefact, place.module, scheme)) is not None:
             return CannotTell(reason)
-        shape = _shape(artefact, place.module, scheme)
+        shape = matrix_shape(artefact, place.module, scheme)
         if place.row >= shape[0] or place.column >= shape[1]:
             return CannotTell(f"[{place.row}, {place.column}] lies outside {place.module} of shape {shape}")
         scale = _scale(artefact, place, scheme, shape)
@@ -81,7 +80,7 @@ class CompressedTensors:
         return zero if isinstance(zero, CannotTell) else _decoded(artefact, place, scheme, scale, zero)
 
 
-def _unknown(artefact: Artefact, module: str, scheme: Scheme) -> str | None:
+def unlike_settings(artefact: Artefact, module: str, scheme: Scheme) -> str | None:
     """Why a module is not stored as its settings say, as far as the names and dtypes of its tensors tell."""
     here = artefact.leaves[module]
     packed, plain = here.get("weight_packed"), here.get("weight")
@@ -103,7 +102,7 @@ def _unknown(artefact: Artefact, module: str, scheme: Scheme) -> str | None:
     return None
 
 
-def _shape(artefact: Artefact, module: str, scheme: Scheme) -> tuple[int, int]:
+def matrix_shape(artefact: Artefact, module: str, scheme: Scheme) -> tuple[int, int]:
     """Rows and columns of the matrix, by its codes.
 
     Raises:
@@ -120,7 +119,7 @@ def _shape(artefact: Artefact, module: str, scheme: Scheme) -> tuple[int, int]:
         return stored.shape[0], stored.shape[1] * 8 // scheme.bits
     if "weight_shape" not in here:
         raise InfraError(f"{artefact.path} holds {module}.weight_packed and no weight_shape", reason="missing-tensor")
-    said = tuple(int(size) for size in artefact.numbers(f"{module}.weight_shape", 8).reshape(-1))
+    said = tuple(int(size) for size in artefact.numbers(f"{module}.weight_shape", 8, 1).reshape(-1))
     if len(said) != 2 or stored.shape != (said[0], -(-said[1] * scheme.bits // 32)):
         raise _corrupt(
             artefact,
@@ -144,13 +143,18 @@ def scale_shape(scheme: Scheme, shape: tuple[int, int]) -> tuple[int, int] | Non
     return None
 
 
+def same_scales(found: tuple[int, ...], expected: tuple[int, int]) -> bool:
+    """Whether scales have a shape that stands for `(rows, columns)`: dimensions of one may be left out at the end."""
+    return found in (expected, expected[:1] if expected[1] == 1 else expected, () if expected == (1, 1) else expected)
+
+
 def _scale(artefact: Artefact, place: Place, scheme: Scheme, shape: tuple[int, int]) -> _Scale | CannotTell:
     name = f"{place.module}.weight_scale"
     info = artefact.tensors[name]
     expected = scale_shape(scheme, shape)
     if expected is None:
         return CannotTell(f"config.json does not say what shares a scale in {place.module}: {scheme.strategy}")
-    if info.shape not in (expected, expected[:1] if expected[1] == 1 else (), () if expected == (1, 1) else expected):
+    if not same_scales(info.shape, expected):
         raise _corrupt(artefact, place.module, f"expected scales of shape {expected}, found {info.shape}")
     group = _group(artefact, place, scheme, expected[1])
     if isinstance(group, CannotTell):
@@ -171,18 +175,17 @@ def _multiplied(
             return CannotTell(f"{name} is {kind}; the scales of {scheme.format} are exponents of 8 bits")
         exponent = artefact.integer(name, *at) - 127
         power = math.inf if exponent > 127 else 2.0**exponent
-        return _Scale(lambda code: rounded(code * power, "bfloat16"), "bfloat16", group, at)
+        return _Scale(power, "bfloat16", group, at)
     if scheme.format.startswith("nvfp4"):
         if kind != "F8_E4M3":
             return CannotTell(f"{name} is {kind}; the scales of {scheme.format} are float8_e4m3fn")
         whole = artefact.number(f"{module}.weight_global_scale", 0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             both = np.float32(artefact.number(name, *at)) / np.float32(whole)
-        return _Scale(lambda code: rounded(float(np.float32(code) * both), "bfloat16"), "bfloat16", group, at)
+        return _Scale(float(both), "bfloat16", group, at)
     if kind not in _ARITHMETIC:
         return CannotTell(f"{name} is {kind}, which is no plain number")
-    scale, dtype = artefact.number(name, *at), TORCH[kind]
-    return _Scale(lambda code: rounded(code * scale, dtype), dtype, group, at)
+    return _Scale(artefact.number(name, *at), TORCH[kind], group, at)
 
 
 def _group(artefact: Artefact, place: Place, scheme: Scheme, groups: int) -> int | CannotTell:
@@ -237,26 +240,30 @@ def _zero(artefact: Artefact, place: Place, scheme: Scheme, scale: _Scale) -> fl
 
 
 def _decoded(artefact: Artefact, place: Place, scheme: Scheme, scale: _Scale, zero: float) -> Decoded:
-    packed, plain = f"{place.module}.weight_packed", f"{place.module}.weight"
-    if scheme.kind == "int":
-        half = 2 ** (scheme.bits - 1)
-        if packed in artefact.tensors:
-            code = packed_code(artefact, packed, (place.row,), place.column, scheme.bits) - half
-        else:
-            code = artefact.integer(plain, place.row, place.column)
-        words = f"{code} of {-half} to {half - 1}" + (f", zero point {zero:g}" if zero else "")
-        return on_grid(lambda other: scale.values(other - zero), code, -half, half - 1, scale.dtype, words)
+    """On the exact grid, and rounded as the library's arithmetic rounds it."""
+    exact = (_integer if scheme.kind == "int" else _float)(artefact, place, scheme, scale, zero)
+    between = rounded(exact.value, "float32") if scheme.format.startswith("nvfp4") else exact.value
+    return decoded_to(exact, rounded(between, scale.dtype))
+
+
+def _integer(artefact: Artefact, place: Place, scheme: Scheme, scale: _Scale, zero: float) -> Decoded:
+    packed, half = f"{place.module}.weight_packed", 2 ** (scheme.bits - 1)
     if packed in artefact.tensors:
-        number, all_of_them = packed_float(artefact, packed, place.row, place.column, scheme.bits), floats(scheme.bits)
-        words = f"{number:g} as float{scheme.bits}"
+        code = packed_code(artefact, packed, (place.row,), place.column, scheme.bits) - half
     else:
-        kind = artefact.tensors[plain].dtype
-        number, all_of_them = artefact.number(plain, place.row, place.column), floats(8, kind)
-        words = f"{number:g} as {TORCH[kind]}"
-    if not math.isfinite(number):
-        return Decoded(number, scale.dtype, 0.0, words)
-    at, end = all_of_them.index(number), len(all_of_them) - 1
-    return on_grid(lambda other: scale.values(all_of_them[other] - zero), at, 0, end, scale.dtype, words)
+        code = artefact.integer(f"{place.module}.weight", place.row, place.column)
+    words = f"{code} of {-half} to {half - 1}" + (f", zero point {zero:g}" if zero else "")
+    return on_grid(lambda other: (other - zero) * scale.number, code, -half, half - 1, scale.dtype, words)
+
+
+def _float(artefact: Artefact, place: Place, scheme: Scheme, scale: _Scale, zero: float) -> Decoded:
+    packed, plain = f"{place.module}.weight_packed", f"{place.module}.weight"
+    if packed not in artefact.tensors:
+        number, kind = artefact.number(plain, place.row, place.column), TORCH[artefact.tensors[plain].dtype]
+        return on_floats(lambda other: (other - zero) * scale.number, number, kind, scale.dtype)
+    number, every = packed_float(artefact, packed, place.row, place.column, scheme.bits), floats(scheme.bits)
+    words, at, end = f"{number:g} as float{scheme.bits}", every.index(number), len(every) - 1
+    return on_grid(lambda other: every[other] * scale.number, at, 0, end, scale.dtype, words)
 
 
 def _grid(scheme: Scheme) -> str:
