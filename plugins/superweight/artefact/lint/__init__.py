@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from superweight.artefact.lint import (
+    adapters,
     bitsandbytes,
     bitsandbytes_int8,
+    clipped,
+    content,
     gguf_data,
     gguf_metadata,
     gptq,
+    metadata,
+    missing,
     packed,
     quanto,
     scales,
+    shapes,
+    shards,
+    tokenizers,
     torchao,
+    vocabulary,
 )
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.errors import InfraError
 from superweight.evidence.artefact import Finding
 
-_SUBJECTS = (scales, bitsandbytes, bitsandbytes_int8, torchao, quanto, packed, gptq, gguf_data, gguf_metadata)
-RULES: tuple[Rule, ...] = tuple(rule for subject in _SUBJECTS for rule in subject.RULES)
+_GENERAL = (missing, shapes, scales, metadata, shards, content, clipped, vocabulary, tokenizers, adapters)
+_OF_FORMATS = (bitsandbytes, bitsandbytes_int8, torchao, quanto, packed, gptq, gguf_data, gguf_metadata)
+RULES: tuple[Rule, ...] = tuple(rule for subject in (*_GENERAL, *_OF_FORMATS) for rule in subject.RULES)
 """Every rule."""
 
 _MOST = 8  # faults of one rule that are listed
@@ -37,6 +47,9 @@ def lint(subject: Subject) -> tuple[list[Finding], dict[str, str]]:
             faults = list(rule.look(subject))
         except InfraError as error:
             unchecked[rule.id] = str(error)
+            continue
+        except Exception as error:  # a file that nobody thought of: the other rules go on, and the answer is not "kept"
+            unchecked[rule.id] = f"{type(error).__name__}: {error}"
             continue
         findings += [_finding(rule, fault) for fault in faults[:_MOST]]
         if len(faults) > _MOST:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from superweight.artefact.container import Artefact
+from superweight.artefact.formats.compressed_tensors import FormatFault, faults_of, is_compressed_tensors
 from superweight.artefact.reading import Reader
 from superweight.evidence.artefact import CheckedWeight, Severity
 
@@ -23,6 +28,10 @@ class Fault(NamedTuple):
     where: str
     found: str
     advice: str
+
+
+_BUDGET = 16_000_000
+_RUNS, _READS = 16, 8192
 
 
 @dataclass
@@ -47,6 +56,44 @@ class Subject:
         """The directory of safetensors, if it is one."""
         found = getattr(self.reader, "artefact", None)
         return found if isinstance(found, Artefact) else None
+
+    @property
+    def original(self) -> Artefact | None:
+        """The uncompressed model, if it is a directory of safetensors."""
+        found = getattr(self.reference, "artefact", None)
+        return found if isinstance(found, Artefact) else None
+
+    @cached_property
+    def _format_faults(self) -> list[tuple[str, FormatFault]]:
+        artefact = self.artefact
+        if artefact is None or not is_compressed_tensors(artefact):
+            return []
+        return [(module, fault) for module in artefact.leaves for fault in faults_of(artefact, module)]
+
+    def format_faults(self, rule: str, advice: str) -> Iterator[Fault]:
+        """What a format's own settings do not bear out and is of one rule, module by module."""
+        for module, fault in self._format_faults:
+            if fault.rule == rule:
+                assert self.artefact is not None
+                file = next(iter(self.artefact.leaves[module].values())).file.name
+                yield Fault(f"{file}: {module}", fault.found, advice)
+
+    def content(self, names: Sequence[str], budget: int = _BUDGET) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """What tensors hold, in float64: whole if all of them together are small or if thorough; else runs of each.
+
+        Args:
+            names: the tensors.
+            budget: bytes that are read of all together, unless thorough.
+        """
+        artefact = self.artefact
+        if artefact is None or not names:
+            return
+        infos = [artefact.tensors[name] for name in names]
+        whole = self.thorough or sum(info.stop - info.start for info in infos) <= budget
+        runs = min(_RUNS, max(1, _READS // len(names)))
+        for name, info in zip(names, infos, strict=True):
+            width = max(1, (info.stop - info.start) // max(1, math.prod(info.shape)))
+            yield name, artefact.numbers(name, None if whole else max(runs, budget // len(names) // width), runs)
 
     def some(self, names: Iterable[str]) -> list[str]:
         """Those of tensors' names whose content a rule may read: all if thorough; else the first and last eight, and

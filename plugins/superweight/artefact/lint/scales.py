@@ -13,19 +13,13 @@ from superweight.artefact.numbers import TORCH
 _SCALES = (
     *(".weight_scale", ".scales", ".absmax", ".SCB", ".weight_scale_inv", ".weight_block_scale"),
     *(".nested_absmax", "._weight_scale", ".weight._scale"),
+    *(".weight_global_scale", ".input_scale", ".output_scale", ".k_scale", ".v_scale"),
 )
 _UNSIGNED = (
-    ".weight_scale",
-    ".absmax",
-    ".SCB",
-    ".weight_scale_inv",
-    ".nested_absmax",
-    "._weight_scale",
-    ".weight._scale",
+    *(".absmax", ".nested_absmax", ".SCB", ".weight_scale_inv", "._weight_scale", ".weight._scale"),
+    *(".weight_global_scale", ".input_scale", ".output_scale", ".k_scale", ".v_scale"),
 )
-"""Scales that no tool here writes negative; auto-round's GPTQ scales carry a sign on purpose."""
-
-
+"""Scales that no tool here writes negative; auto-round's GPTQ and compressed-tensors scales carry a sign on purpose."""
 _ZERO_IF_EMPTY = (".absmax", ".nested_absmax", ".SCB", ".weight._scale")
 """Scales that are zero where all their weights are; rules of their own look at the codes under them."""
 
@@ -53,8 +47,7 @@ def _values(subject: Subject, endings: tuple[str, ...]) -> Iterator[tuple[str, n
     if artefact is None:
         return
     scales = [name for name, info in artefact.tensors.items() if name.endswith(endings) and info.dtype in TORCH]
-    for name in subject.some(scales):
-        yield name, artefact.numbers(name)
+    yield from subject.content(scales)
 
 
 def _fault(subject: Subject, name: str, found: str) -> Fault:
