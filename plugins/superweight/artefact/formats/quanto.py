@@ -22,6 +22,10 @@ BITS = {"qint4": 4, "qint2": 2}
 """Types whose codes are packed."""
 
 
+_WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "n_inner", "ffn_dim")
+"""Names by which config.json says how many columns down projections have."""
+
+
 def map_of(artefact: Artefact) -> Mapping[str, Any]:
     """Module → `{"weights": "qint8", "activations": "none"}`.
 
@@ -151,6 +155,9 @@ def _where(artefact: Artefact, place: Place, kind: str) -> tuple[int, int] | Can
     if not rows or shape[0] % rows:
         return CannotTell(f"config.json says that {place.module} has {rows} rows, which {shape[0]} groups do not fill")
     columns = shape[0] // rows * info.shape[1]
+    widths = {artefact.size_of(one) for one in _WIDTHS} - {None}
+    if widths and columns not in widths:
+        return CannotTell(f"{place.module} would have {columns} columns, which config.json does not say of any layer")
     if (group_size(columns) or columns) != info.shape[1]:
         return CannotTell(f"quanto reads {columns} columns in groups of {group_size(columns)}, found {info.shape[1]}")
     if not (place.row < rows and place.column < columns):
