@@ -13,6 +13,7 @@ from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.errors import InfraError
 
 _AGAIN = "Quantise again and save before the first forward pass; then check the file."
+_MOST = 1024  # empty blocks of a matrix that are looked into
 _FORWARD = (
     "bitsandbytes repacks scales at the first forward pass on some CPUs and saves them so: quantise again and save "
     "before any forward pass."
@@ -132,24 +133,22 @@ def _zero_scales(subject: Subject) -> Iterator[Fault]:
     artefact = subject.artefact
     for name in subject.some(f"{module}.weight.absmax" for module in known):
         module = name.removesuffix(".weight.absmax")
-        if artefact is not None and (bad := _over_nothing(artefact, module, known[module])):
-            found = f"{bad} scales are zero over codes that stand for something: their weights are erased"
+        if artefact is not None and (block := _over_something(artefact, module, known[module])) is not None:
+            found = f"the scale of block {block} is zero over codes that stand for something: its weights are erased"
             yield Fault(_where(artefact, name), found, _AGAIN)
 
 
-def _over_nothing(artefact: Artefact, module: str, state: QuantState) -> int:
-    """How many blocks have a scale of zero and codes of other numbers; a block of zeros has codes of zero."""
+def _over_something(artefact: Artefact, module: str, state: QuantState) -> int | None:
+    """The first block with a scale of zero and codes of other numbers; a block of zeros has codes of zero."""
     scales, codes = artefact.tensors.get(f"{module}.weight.absmax"), f"{module}.weight"
     if scales is None or codes not in artefact.tensors or scales.dtype == "U8" or scales.shape != (state.blocks,):
-        return 0
-    empty = np.flatnonzero(artefact.numbers(f"{module}.weight.absmax") == 0)
-    if not len(empty):
-        return 0
-    packed, each = artefact.raw(codes).reshape(-1).view(np.uint8), state.blocksize // 2
+        return None
+    empty = np.flatnonzero(artefact.numbers(f"{module}.weight.absmax") == 0)[:_MOST]
     nothing = [code * 17 for code, share in enumerate(TABLES[state.quant_type]) if share == 0]
-    blocks = [packed[block * each : (block + 1) * each] for block in empty]
-    artefact.read += sum(block.nbytes for block in blocks)
-    return sum(not np.isin(block, nothing).all() for block in blocks)
+    packed, each = artefact.raw(codes).reshape(-1).view(np.uint8), state.blocksize // 2
+    artefact.read += len(empty) * each
+    blocks = (int(block) for block in empty)
+    return next((at for at in blocks if not np.isin(packed[at * each : (at + 1) * each], nothing).all()), None)
 
 
 def _modules(subject: Subject) -> Iterator[tuple[Artefact, str]]:

@@ -9,6 +9,7 @@ import numpy as np
 from superweight.artefact.container import Artefact
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 
+_MOST = 64  # empty rows of a matrix that are looked into
 _AGAIN = "Quantise again, and save with save_pretrained of the quantised model."
 
 
@@ -48,9 +49,10 @@ def _zero_rows(subject: Subject) -> Iterator[Fault]:
             or artefact.tensors[name].shape != artefact.raw(codes).shape[:1]
         ):
             continue
-        empty = np.flatnonzero(artefact.numbers(name) == 0)
-        if bad := sum(bool(artefact.line(codes, int(row), slice(None)).any()) for row in empty):
-            found = f"{bad} scales are zero over rows of other codes than zero: their weights are erased"
+        empty = [int(row) for row in np.flatnonzero(artefact.numbers(name) == 0)[:_MOST]]
+        row = next((row for row in empty if artefact.line(codes, row, slice(None)).any()), None)
+        if row is not None:
+            found = f"the scale of row {row} is zero over other codes than zero: its weights are erased"
             yield Fault(_where(artefact, name), found, _AGAIN)
 
 

@@ -11,6 +11,7 @@ from superweight.artefact.formats.quanto import BITS, MAP, STORED, map_of, type_
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.errors import InfraError
 
+_MOST = 64  # empty rows of a matrix that are looked into
 _AGAIN = "Save again by QuantizedModelForCausalLM.save_pretrained, map and tensors together."
 _PLAIN, _PACKED = ".weight._data", ".weight._data._data"
 
@@ -88,17 +89,16 @@ def _zero_scales(subject: Subject) -> Iterator[Fault]:
     }  # fmt: skip
     for name in subject.some(whole):
         artefact = subject.artefact
-        if artefact is not None and (bad := _over_nothing(artefact, name, f"{whole[name]}{_PLAIN}")):
-            found = f"{bad} scales are zero over codes of other numbers, or NaN: their rows are erased, or NaN"
+        if artefact is not None and (row := _over_something(artefact, name, f"{whole[name]}{_PLAIN}")) is not None:
+            found = f"the scale of row {row} is zero over codes of other numbers, or NaN: it is erased, or NaN"
             yield Fault(_where(artefact, whole[name]), found, "Leave the module out, or quantise it to integers.")
 
 
-def _over_nothing(artefact: Artefact, scales: str, codes: str) -> int:
-    """How many rows have a scale of zero and codes of other numbers, or of NaN."""
-    empty = np.flatnonzero(artefact.numbers(scales).reshape(-1) == 0)
-    shape = artefact.tensors[codes].shape
-    rows = [artefact.line(codes, int(row), slice(None)) for row in empty if len(shape) == 2 and row < shape[0]]
-    return sum(bool((row != 0).any()) for row in rows)
+def _over_something(artefact: Artefact, scales: str, codes: str) -> int | None:
+    """The first row with a scale of zero and codes of other numbers, or of NaN."""
+    empty, shape = np.flatnonzero(artefact.numbers(scales).reshape(-1) == 0)[:_MOST], artefact.tensors[codes].shape
+    rows = [int(row) for row in empty if len(shape) == 2 and row < shape[0]]
+    return next((row for row in rows if (artefact.line(codes, row, slice(None)) != 0).any()), None)
 
 
 def _modules(subject: Subject) -> Iterator[tuple[Artefact, str]]:
