@@ -137,7 +137,7 @@ def _artefacts(given: list[str]) -> list[_Artefact]:
         if not path.is_dir() or _is_artefact(path):
             found.append(_Artefact(path))
             continue
-        inner = sorted(one for one in path.iterdir() if _may_be_artefact(one))
+        inner = sorted([*(one for one in path.iterdir() if _may_be_artefact(one)), *_gguf_models(path)])
         if not inner:
             raise InfraError(f"{path} holds no artefact. Correct the path.", reason="not-found")
         found += [_Artefact(one, among=True) for one in inner]
@@ -152,12 +152,22 @@ def _from_hub(name: str) -> Path:
 
 
 def _may_be_artefact(path: Path) -> bool:
-    return not path.name.startswith(".") and (path.is_dir() or path.suffix in (".gguf", ".onnx"))
+    return not path.name.startswith(".") and (path.is_dir() or path.suffix == ".onnx")
+
+
+def _gguf_models(path: Path) -> list[Path]:
+    """The GGUF models in a directory: of a split one its first part."""
+    if not next(path.glob("*.gguf"), None):
+        return []
+    from superweight.artefact.gguf import models_in
+
+    return models_in(path)
 
 
 def _is_artefact(path: Path) -> bool:
     names = ("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "*.xml", "*.onnx")
-    return any(next(path.glob(name), None) for name in names)
+    found = [name for name in names if next(path.glob(name), None)]
+    return bool(found) and (found != ["config.json"] or len(_gguf_models(path)) < 2)  # GGUF files share one config
 
 
 class _Reference(NamedTuple):

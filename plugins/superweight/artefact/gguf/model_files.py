@@ -62,7 +62,7 @@ def open_model(path: Path) -> GgufModel:
 
 def models_in(directory: Path) -> list[Path]:
     """The GGUF models in a directory: the first part of each split one; no projectors, adapters or matrices."""
-    files = sorted(path for path in directory.glob("*.gguf") if path.is_file())
+    files = sorted(path for path in directory.glob("*.gguf") if path.is_file() and not path.name.startswith("."))
     first = [path for path in files if (match := _PART.fullmatch(path.name)) is None or int(match["part"]) == 1]
     orphans = [path for path in files if path not in first and _parts_of(path)[0] not in first]
     return [path for path in first + orphans if _is_model(path)]
