@@ -66,7 +66,9 @@ def even_steps(kind, raw, at):
     return half(raw, 0) * int((scales[group + 4] & 15) | ((scales[group - 4] >> 6) << 4))
 
 
-@pytest.mark.parametrize("kind", "Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q4_K Q5_K Q6_K TQ1_0 TQ2_0".split())
+@pytest.mark.parametrize(
+    "kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0"]
+)
 def test_a_step_is_the_scale_of_the_block(kind):
     for raw, values in blocks(kind):
         for at in range(0, len(values), 5):
@@ -76,7 +78,9 @@ def test_a_step_is_the_scale_of_the_block(kind):
                 assert math.isinf(gap) or gap == pytest.approx(expected, rel=1e-5, abs=abs(found.value) * 1e-6)
 
 
-@pytest.mark.parametrize("kind", "IQ4_NL IQ4_XS MXFP4 NVFP4 IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S".split())
+@pytest.mark.parametrize(
+    "kind", ["IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
+)
 def test_steps_of_codebooks_are_the_distances_in_the_codebook(kind):
     book = {"IQ4_XS": "IQ4_NL", "NVFP4": "MXFP4"}.get(kind, kind if kind in CODEBOOKS else "IQ2")
     for raw, values in blocks(kind):
