@@ -137,7 +137,7 @@ def plan(
     outline, recipe = Outline(checkpoint), recipe_of(card.method)
     held = outline.held(super_weights)
     coded, excluded = _sources(outline, recipe, held)
-    _check_experts(coded, excluded, scheme)
+    _check_experts(coded, [name for name in excluded if outline.stacked_modules(name)], scheme)
     modules = {part.module for source in coded for part in source.parts}
     ignored = [name for module in outline.linear_modules for name in outline.module_names(module)]
     ignored += [spelt for name in excluded for spelt in _spelt(outline, name)]
@@ -154,6 +154,8 @@ def _notes(scheme: Scheme, units: Sequence[Unit], checkpoint: Checkpoint, cast: 
         yield scheme.note
     if not scheme.symmetric and scheme.packed and scheme.strategy != "tensor":
         yield "transformers loads packed zero points with CompressedTensorsConfig(dequantize=True) alone"
+    if scheme.activations and any(unit.source and unit.source.expert is not None for unit in units):
+        yield "transformers leaves the inputs of experts as they are"
     first = next(unit for unit in units if unit.source)
     assert first.source is not None
     scale = next(slot.dtype for slot in first.slots if slot.name.endswith(".weight_scale"))
@@ -248,14 +250,18 @@ def _sources(
     return coded, tuple(excluded)
 
 
-def _check_experts(coded: Sequence[Source], excluded: Sequence[str], scheme: Scheme) -> None:
+def _check_experts(coded: Sequence[Source], left: Sequence[str], scheme: Scheme) -> None:
     """Engines fuse the experts of a layer, which then have codes together or not at all; transformers knows two forms.
+
+    Args:
+        coded: the matrices that get codes.
+        left: parameters of experts without codes, of which the files have a tensor for each expert.
+        scheme: how codes are stored.
 
     Raises:
         InfraError: `recipe-mismatch`.
     """
     experts = [source for source in coded if source.expert is not None]
-    left = [name for name in excluded if not name.endswith(".weight")]
     if experts and scheme.kind == "int" and not (scheme.packed and scheme.symmetric):
         raise InfraError(
             f"{experts[0].parameter} holds experts, and transformers, which could prove the file, does not load "

@@ -167,8 +167,10 @@ class Outline:
         return list(dict.fromkeys([module, *(name.removesuffix(".weight") for name in named)]))
 
     def stacked_modules(self, parameter: str) -> list[str]:
-        """What the experts of a layer are called in the files, where each has tensors of its own."""
+        """What the experts of a layer are called in the files, where each has tensors of its own; else nothing."""
         weight = next(one for one in self.architecture.linear_weights if one.name == parameter)
+        if not weight.experts:
+            return []
         try:
             return [name.removesuffix(".weight") for name in self._tensors(weight)]
         except InfraError:

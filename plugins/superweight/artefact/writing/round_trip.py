@@ -258,9 +258,10 @@ def _reference(checkpoint: Checkpoint, dtype: str) -> LoadedModel:
 
 @contextmanager
 def _silent_bars() -> Iterator[None]:
-    """Keep bars that cannot be turned off off the terminal."""
+    """Keep bars that have no switch, and warnings that say what was asked for, off the terminal."""
     import io
+    import warnings
     from contextlib import redirect_stderr
 
-    with redirect_stderr(io.StringIO()):
+    with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
         yield
