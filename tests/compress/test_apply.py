@@ -18,6 +18,8 @@ METHODS = [
     {"kind": "prune-largest-others", "count": 20},
     {"kind": "scale-super-weights", "factor": 0.5},
     {"kind": "roll-channels"},
+    {"kind": "integer", "bits": 4, "symmetric": False, "granularity": "channel"},
+    {"kind": "float8", "granularity": "tensor", "activations": "token"},
 ]
 
 
@@ -114,7 +116,7 @@ class Empty(nn.Module):
         self.config = type("Config", (), {"hidden_size": 4})()
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method["kind"][0] in "rcw"])
+@pytest.mark.parametrize("method", [method for method in METHODS if method["kind"][0] in "rcwif"])
 def test_a_model_without_linear_weights(tiny, recipe, method):
     loaded = tiny()
     loaded.model = Empty()

@@ -18,6 +18,11 @@ METHODS = [
         "kind": "w8a8", "weights": "tensor", "activations": "tensor", "super_activations": "naive",
         "execution": "integer", "keep_super_weights": True,
     },
+    {
+        "kind": "integer", "bits": 4, "symmetric": False, "granularity": "group", "group_size": 8, "z": 2.0,
+        "super_weights": "restored",
+    },
+    {"kind": "float8", "granularity": "channel", "activations": "token"},
     {"kind": "scale-super-weights", "factor": 0.5},
     {"kind": "roll-channels"},
 ]  # fmt: skip
