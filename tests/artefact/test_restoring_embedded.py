@@ -94,3 +94,31 @@ def test_the_check_of_the_files_alone(clipped, written, capsys):
     assert "✗ do not ship" in capsys.readouterr().out
     assert main([*asked, "--adapter", str(directory)]) == 0
     assert "all 4 super weights as promised (exact)" in capsys.readouterr().out
+
+
+@pytest.mark.quantisers
+@pytest.mark.parametrize("how", [{"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, {"load_in_8bit": True}])
+def test_a_base_of_bitsandbytes(embedded, tmp_path, how):
+    """Its layers add the adapter's output in the base's dtype, and decode their weights themselves."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if "load_in_4bit" in how:
+        how = {**how, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    config = BitsAndBytesConfig(**how)
+    AutoModelForCausalLM.from_pretrained(
+        embedded.directory, dtype=torch.bfloat16, quantization_config=config
+    ).save_pretrained(tmp_path / "base")
+    listed = of_card(load_library().models[CARD])
+    base, reference = open_reader(tmp_path / "base"), open_reader(embedded.directory)
+    found = write_adapter(base, reference, listed, tmp_path / "adapter")
+    assert all(one.whole for one in found.exactness)
+    assert any(one.base != float(torch.tensor(one.original).bfloat16()) for one in found.super_weights)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    layers = PeftModel.from_pretrained(model, tmp_path / "adapter").get_base_model().model.layers
+    for one in found.super_weights:
+        probe = torch.zeros(1, 1, 1536, dtype=torch.bfloat16)
+        probe[..., one.column] = 1
+        with torch.no_grad():
+            value = layers[one.layer].mlp.down_proj(probe)[0, 0, one.row]
+        assert value == torch.tensor(one.original).bfloat16()
