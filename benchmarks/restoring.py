@@ -1,12 +1,14 @@
 """Ways to bring super weights back in an artefact of the embedded model: what each costs in bytes, and what it buys.
 
-    python benchmarks/restoring.py [--bases NAME …] [--windows N] [-o FILE]
+    python benchmarks/restoring.py [--bases NAME …] [--gguf FILE …] [--windows N] [-o FILE]
 
 The uncompressed model is the checkpoint in bfloat16, as models are released. Bases: 8 bits a row with rows clipped at a
 quantile, which makes the rest finer and cuts the super weights, and 4 bits in groups of 64. Beside each base as it is
 stand the same with an adapter (`superweight adapter`), kept in float32 and in the base's dtype, and the same with
-the modules of super weights left unquantised (`ignore`). Every one is loaded from its files by transformers and scored
-on the same windows; intervals are 95 %, paired with the uncompressed model. Twenty minutes on two cores.
+the modules of super weights left unquantised (`ignore`). `--gguf` takes files: one as it is, then others with the
+tensors of super weights in another type (`llama-quantize --tensor-type`); repeat it for another base. Every one is
+loaded from its files by transformers and scored on the same windows; intervals are 95 %, paired with the uncompressed
+model. Twenty minutes on two cores that do nothing else.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import gc
 import math
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +33,7 @@ from superweight.artefact.writing.adapter import write_adapter
 from superweight.cards import load_library
 from superweight.cards.promise import Promise
 from superweight.checkpoint import Cache, LoadedModel, resolve
-from superweight.checkpoint.files import open_directory
+from superweight.checkpoint.files import Checkpoint
 from superweight.checkpoint.quiet import quiet
 from superweight.evaluate import ResidentModel, corpus_tokens, perplexity_figure, prepare_text, score_batch
 from superweight.evidence.artefact import ArtefactCheck
@@ -40,6 +43,7 @@ from superweight.forward.scorer import Scorer
 from superweight.statistics.noninferiority import ErrorBudget, PairedTest, compare_means
 
 MODEL, CORPUS, DTYPE = "smollm2-135m-instruct", "wiki-embedded", "bfloat16"
+AS_IT_IS = "as it is"
 LINEAR = ("_proj",)
 
 
@@ -70,7 +74,8 @@ class Variant(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES), metavar="NAME", help=", ".join(BASES))
+    parser.add_argument("--bases", nargs="*", choices=BASES, default=list(BASES), metavar="NAME", help="; ".join(BASES))
+    parser.add_argument("--gguf", nargs="+", action="append", default=[], type=Path, metavar="FILE")
     parser.add_argument("--window", type=int, default=512, help="tokens a window (default 512)")
     parser.add_argument("--windows", type=int, default=24, help="how many, drawn from all over the text (default 24)")
     parser.add_argument("-o", type=Path, help="write everything measured as JSON")
@@ -87,19 +92,31 @@ def measure(work: Path, options: argparse.Namespace) -> list[dict]:
     """Every variant of every base, the uncompressed model first."""
     library, cache = load_library(), Cache()
     card = library.models[MODEL]
-    source = dense(resolve(card.source, cache).directory, work / "dense")
-    original = loaded(Variant("uncompressed", source))
+    checkpoint = resolve(card.source, cache)
+    source = dense(checkpoint.directory, work / "dense")
+    original = replace(loaded(Variant("uncompressed", source)), tokenizer=AutoTokenizer.from_pretrained(source))
     tokens = corpus_tokens(original, library.corpora[CORPUS], cache)
     text = prepare_text(original, tokens, window=options.window, windows=options.windows, name=CORPUS)
     before = scored(original, text)
     del original
     rows = [{"base": "", "variant": "uncompressed", "bytes": size(source), "perplexity": before.value}]
-    for name in options.bases:
-        for variant in variants(name, source, work, of_card(card)):
-            say(f"{name}: {variant.name}")
-            rows.append(figures(name, variant, source, of_card(card), text, before))
-            gc.collect()
+    for name, variant in every(options, source, work, of_card(card)):
+        say(f"{name}: {variant.name}")
+        reference = checkpoint.directory if variant.artefact.is_file() else source
+        rows.append(figures(name, variant, reference, of_card(card), text, before))
+        gc.collect()
     return rows
+
+
+def every(options: argparse.Namespace, source: Path, work: Path, super_weights: dict) -> Iterator[tuple[str, Variant]]:
+    """All variants, each with its base's name."""
+    for name in options.bases:
+        yield from ((name, variant) for variant in variants(name, source, work, super_weights))
+    for base, *others in options.gguf:
+        yield f"GGUF {base.stem}", Variant(AS_IT_IS, base)
+        yield from (
+            (f"GGUF {base.stem}", Variant(other.stem.removeprefix(base.stem).strip("-"), other)) for other in others
+        )
 
 
 def dense(directory: Path, target: Path) -> Path:
@@ -115,7 +132,7 @@ def variants(name: str, source: Path, work: Path, super_weights: dict) -> Iterat
     """The base, with an adapter, and with modules left as they are."""
     slug = "".join(letter if letter.isalnum() else "-" for letter in name)
     base = write_packed(source, work / slug, dtype=DTYPE, **BASES[name])
-    yield Variant("as it is", base)
+    yield Variant(AS_IT_IS, base)
     adapter = work / f"{slug}-adapter"
     found = write_adapter(open_reader(base), open_reader(source), super_weights, adapter)
     yield Variant("adapter, kept in float32", base, adapter)
@@ -157,18 +174,20 @@ def checked(variant: Variant, source: Path, super_weights: dict) -> ArtefactChec
 def loaded(variant: Variant) -> LoadedModel:
     """As transformers and PEFT load it."""
     dtype, path = getattr(torch, DTYPE), variant.artefact
-    packed = "quantization_config" in (path / "config.json").read_text()
-    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if packed else {}
+    place = {"gguf_file": path.name} if path.is_file() else {}
+    packed = not place and "quantization_config" in (path / "config.json").read_text()
+    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if packed else place
+    directory = path.parent if place else path
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **how)
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **how)
         if variant.adapter:
             from peft import PeftModel
 
             autocast = variant.kept == "float32"
             model = PeftModel.from_pretrained(model, variant.adapter, autocast_adapter_dtype=autocast).get_base_model()
     model.eval().requires_grad_(False)
-    checkpoint = open_directory(path, progress=False)
-    return LoadedModel(model, AutoTokenizer.from_pretrained(path), checkpoint, dtype, dtype, torch.device("cpu"))
+    files = Checkpoint(path, str(path), "0" * 64)  # its hash is in no key here
+    return LoadedModel(model, None, files, dtype, dtype, torch.device("cpu"))
 
 
 def scored(model: LoadedModel, text: TextWindows) -> Perplexity:
@@ -185,19 +204,20 @@ def paired(before: Perplexity, after: Perplexity) -> PairedTest:
     return compare_means(losses, planned=len(losses), margin=0.0, design=design, places=after.index)
 
 
-def size(directory: Path) -> int:
-    return sum(file.stat().st_size for file in directory.iterdir())
+def size(path: Path) -> int:
+    """Bytes of a file, or of all in a directory."""
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.iterdir())
 
 
 def report(found: dict) -> str:
     """The table."""
     rows, before = [], 0
     for row in found["figures"]:
-        before = row["bytes"] if row["variant"] == "as it is" else before
+        before = row["bytes"] if row["variant"] == AS_IT_IS else before
         extra = row["bytes"] - before + row.get("adapter_bytes", 0) if row["base"] else 0
         rows.append(
             [
-                row["base"] if row["variant"] in ("uncompressed", "as it is") else "",
+                row["base"] if row["variant"] in ("uncompressed", AS_IT_IS) else "",
                 row["variant"],
                 f"{row['bytes'] / 1e6:.2f}",
                 f"{extra / 1e3:+,.1f}" if extra else "",
