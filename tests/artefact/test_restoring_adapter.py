@@ -206,6 +206,7 @@ def test_the_record_says_what_it_is_for(source, tmp_path):
     found = read_record(tmp_path / "adapter")
     assert found.base.sha256 == open_directory(base, progress=False).content_hash
     assert found.base.path_name == "w8-bfloat16"
+    assert str(tmp_path) not in (tmp_path / "adapter" / "superweight.json").read_text()
     assert found.named_by == "a test"
     assert {one.coordinate: one.original for one in found.super_weights} == PLANTED
     for one in found.super_weights:

@@ -13,7 +13,7 @@ class AdapterBase(Record):
 
     sha256: str = Field(description="of its weights and settings, as a checkpoint's content_hash; of a file, its own")
     path_name: str = Field(description="last part of its path")
-    path: str = Field(default="", description="where it lay")
+    path: str = Field(default="", description="where it lay; not written, as it says nothing elsewhere")
     format: str = Field(default="", description="what holds its weights, in words")
     dtype: str = Field(default="", description="in which its config.json asks to be loaded")
 
@@ -53,7 +53,7 @@ class RestoringAdapter(Record):
 
     made_by: str = Field(description="program and version")
     base: AdapterBase
-    reference: str = Field(description="the uncompressed model")
+    reference: str = Field(description="last part of the uncompressed model's path")
     named_by: str = Field(default="", description="who named the super weights: card, detection, a file")
     rank: int = Field(description="of every module's A and B; alpha is the same, so that nothing is scaled")
     modules: list[str] = Field(description="that have terms")

@@ -77,7 +77,7 @@ def write_adapter(
     found = RestoringAdapter(
         made_by=f"superweight {version('pytest-superweight')}",
         base=_base(artefact, cache),
-        reference=str(reference.path),
+        reference=reference.path.absolute().name,
         named_by=named_by,
         rank=max(map(len, _terms(restored).values())),
         modules=sorted(_terms(restored)),
@@ -91,7 +91,9 @@ def write_adapter(
             prove(directory, [one for one in restored if one.module in found.modules], found.rank, way)
         size = (directory / WEIGHTS).stat().st_size
         found = found.model_copy(update={"bytes": size})
-        (directory / RECORD).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (directory / RECORD).write_text(
+            found.model_dump_json(indent=1, exclude={"base": {"path"}}) + "\n", encoding="utf-8"
+        )
     return found
 
 
