@@ -46,10 +46,14 @@ class ResidentModel:
     Args:
         scorer: of the model; made before any recipe was applied.
         reference: states of the uncompressed model; empty if not given.
+        uncompressed: scores with the uncompressed model, if that is another one in memory: its head reads its states.
     """
 
-    def __init__(self, scorer: Scorer, reference: ReferenceStates | None = None) -> None:
+    def __init__(
+        self, scorer: Scorer, reference: ReferenceStates | None = None, uncompressed: Scorer | None = None
+    ) -> None:
         self.scorer = scorer
+        self._uncompressed = uncompressed
         self.reference = ReferenceStates() if reference is None else reference
 
     @property
@@ -92,7 +96,7 @@ class ResidentModel:
             self.reference.keep(text, batch, states)
         if not compare:
             return [WindowScore(nll) for nll in self.scorer.nll_of(tokens, states)]
-        scores = self.scorer.compared(tokens, states, self.reference.of(text, batch))
+        scores = self.scorer.compared(tokens, states, self.reference.of(text, batch), other=self._uncompressed)
         return [WindowScore(*window) for window in zip(*scores, strict=True)]
 
     def score_continuations(

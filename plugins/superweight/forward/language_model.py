@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,11 @@ _CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
 _BLOCK = {"cpu": 2048}  # tokens whose logits are made in one product; elsewhere all at once
 _AMPLIFIED = 1e4  # times the states of a few tokens: soft-capping, if there is any, shows in their logits
 _PROBE_TOKENS = 8
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+Read = Callable[[torch.Tensor], torch.Tensor]
+"""Makes float32 logits `(n, vocabulary)` of states `(n, hidden)`, which may be written over."""
 
 
 class LanguageModel:
@@ -41,7 +46,7 @@ class LanguageModel:
 
     def __init__(self, model: Any, *, chunk_bytes: int | None = None) -> None:
         self.model = model
-        self.vocabulary = _vocabulary(model)
+        self.vocabulary = vocabulary_of(model)
         kind = next(model.parameters()).device.type
         self.chunk = max(1, (chunk_bytes or _CHUNK_BYTES.get(kind, _CHUNK_BYTES["cuda"])) // (4 * self.vocabulary))
         self._block = _BLOCK.get(kind, self.vocabulary)
@@ -99,22 +104,24 @@ class LanguageModel:
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     def compared(
-        self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor
+        self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor, read: Read | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-likelihoods, and how far the next-token distributions of two models lie apart; both read with this head.
+        """Log-likelihoods, and how far the next-token distributions of two models lie apart.
 
         Args:
             states: `(n, hidden)`, the model's own.
             targets: `(n,)` token ids.
             reference: `(n, hidden)`, another's at the same places.
+            read: makes logits of those; this model's head if not given, where both models have the same.
 
         Returns:
             the model's log-likelihoods, float32 `(n,)`; the Kullback-Leibler divergence from the reference's
             distribution in nats, float32 `(n,)`, infinite where either model gives NaN; and whether both rank the same
             token first, booleans `(n,)`.
         """
+        read = read or self._read_reference
         parts = zip(*(torch.split(each, self.chunk) for each in (states, targets, reference)), strict=True)
-        found, apart, same = zip(*(self._compared(*part) for part in parts), strict=True)
+        found, apart, same = zip(*(self._compared(own, at, its, read) for own, at, its in parts), strict=True)
         return torch.cat(found), torch.cat(apart), torch.cat(same)
 
     def _log_likelihoods(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,10 +129,19 @@ class LanguageModel:
         best = first_of_largest(logits) == targets
         return log_probabilities_(logits).gather(1, targets[:, None])[:, 0], best
 
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Float32 logits `(n, vocabulary)` of states `(n, hidden)`, at most `chunk` of them; overwritten by the next
+        call.
+        """
+        return self._wide_logits(states, "logits")
+
+    def _read_reference(self, states: torch.Tensor) -> torch.Tensor:
+        return self._wide_logits(states, "reference logits")
+
     def _compared(
-        self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor
+        self, states: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor, read: Read
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        own, other = self._wide_logits(states, "logits"), self._wide_logits(reference, "reference logits")
+        own, other = self.logits(states), read(reference)
         same = first_of_largest(own) == first_of_largest(other)
         log_q, log_p = log_probabilities_(own), log_probabilities_(other)
         found = log_q.gather(1, targets[:, None])[:, 0]
@@ -146,9 +162,9 @@ class LanguageModel:
     def _linear_head(self) -> nn.Linear | None:
         """The head, if calling it is multiplying with its weight and nothing else, and still so."""
         head = self.model.get_output_embeddings() if self._is_linear else None
-        if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks:
+        if head is None or not _multiplies_plainly(head):
             return None
-        return head
+        return head  # type: ignore[no-any-return]
 
     def _logits(self, body: nn.Module, states: torch.Tensor) -> torch.Tensor:
         """The model's own logits `(n, vocabulary)` for states `(n, hidden)`."""
@@ -171,7 +187,7 @@ class LanguageModel:
     def _find_linear(self, body: nn.Module) -> bool:
         """Whether logits are the states times the head's weight, however large they are."""
         head = self.model.get_output_embeddings()
-        if type(head) is not nn.Linear or len(head.weight) != self.vocabulary:
+        if not _multiplies_plainly(head) or len(head.weight) != self.vocabulary:
             return False
         tokens = torch.arange(_PROBE_TOKENS, device=head.weight.device)[None] % self.vocabulary
         with torch.inference_mode():
@@ -196,11 +212,34 @@ class LanguageModel:
         return same_shape and torch.allclose(found.float(), expected.float(), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-def _vocabulary(model: Any) -> int:
-    embeddings = model.get_output_embeddings()
-    if embeddings is not None and getattr(embeddings, "weight", None) is not None:
-        return int(embeddings.weight.shape[0])
-    return int(model.config.get_text_config().vocab_size)
+def vocabulary_of(model: Any) -> int:
+    """How many tokens a model chooses among: rows of its head, where that is a plain matrix; else what it answers."""
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if is_plain_matrix(weight):
+        return int(weight.shape[0])
+    if head is None:
+        return int(model.config.get_text_config().vocab_size)
+    tokens = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    with torch.inference_mode():
+        return int(model(input_ids=tokens, use_cache=False).logits.shape[-1])
+
+
+def is_plain_matrix(weight: object) -> TypeGuard[torch.Tensor]:
+    """Whether it holds the numbers of a matrix themselves: no codes, and no class of a quantiser's own."""
+    return (
+        isinstance(weight, torch.Tensor)
+        and type(weight) in (torch.Tensor, nn.Parameter)
+        and weight.dim() == 2
+        and weight.dtype in _FLOATS
+    )
+
+
+def _multiplies_plainly(head: Any) -> bool:
+    """Whether nothing but a product with its own weight happens when it is called, as far as that can be seen."""
+    if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks:
+        return False
+    return is_plain_matrix(getattr(head, "weight", None))
 
 
 @contextmanager

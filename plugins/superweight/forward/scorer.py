@@ -50,6 +50,8 @@ class Scorer:
     Args:
         loaded: the model.
         batch_tokens: tokens a forward pass, padding included; 512 on a CPU and 16384 elsewhere if not given.
+        tolerance: share of the logits' spread that may come of rounding where nothing should change; that of the
+            parameters' dtype if not given.
 
     Attributes:
         sharing: what requests may share; in words, `str(sharing)`.
@@ -60,13 +62,13 @@ class Scorer:
         InfraError: the model, if no recipe is in force on it, is no causal language model (`unsupported`).
     """
 
-    def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, *, batch_tokens: int | None = None, tolerance: float | None = None) -> None:
         self.loaded = loaded
         self.language_model = LanguageModel(loaded.model)
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(loaded.device.type, _BATCH_TOKENS["cuda"])
         if not loaded.recipes:  # which may mix tokens: one scale for all activations of a pass does
             with loaded.arithmetic():
-                check_causal(self.language_model)
+                check_causal(self.language_model, tolerance)
         self.sharing = find_sharing(self.language_model, loaded.device)
         self.layer_inputs: LayerInputCache | None = None
         self._cost = row_cost(loaded.model)
@@ -103,7 +105,7 @@ class Scorer:
         return _means(-found.double().view(len(windows), -1))
 
     def compared(
-        self, windows: torch.Tensor, states: torch.Tensor, reference: torch.Tensor
+        self, windows: torch.Tensor, states: torch.Tensor, reference: torch.Tensor, *, other: Scorer | None = None
     ) -> tuple[list[float], list[float], list[float]]:
         """As `nll_of`, and how far each window's next-token distributions lie from a reference model's.
 
@@ -111,6 +113,7 @@ class Scorer:
             windows: token ids `(windows, length)`.
             states: `(windows, length − 1, hidden)`, from `window_states`.
             reference: the same of the other model.
+            other: of the other model, if its head may not be this model's.
 
         Returns:
             for each window, the mean negative log-likelihood and the mean Kullback-Leibler divergence (see
@@ -120,7 +123,10 @@ class Scorer:
         targets = windows[:, 1:].flatten().to(self.loaded.device)
         with self.loaded.arithmetic(), self._fast_products():
             found, apart, same = self.language_model.compared(
-                states.flatten(0, 1), targets, reference.to(self.loaded.device).flatten(0, 1)
+                states.flatten(0, 1),
+                targets,
+                reference.to(self.loaded.device).flatten(0, 1),
+                None if other is None else other._logits,
             )
         shape = (len(states), -1)
         return (
@@ -128,6 +134,11 @@ class Scorer:
             _means(apart.double().view(shape)),
             same.double().view(shape).mean(1).tolist(),
         )
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits of a few states, in this model's own arithmetic."""
+        with self.loaded.arithmetic(), self._fast_products():
+            return self.language_model.logits(states)
 
     def continuations(
         self,

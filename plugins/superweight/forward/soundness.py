@@ -26,12 +26,16 @@ _POSITIONS = (
 )
 
 
-def check_causal(language_model: LanguageModel) -> None:
+def check_causal(language_model: LanguageModel, tolerance: float | None = None) -> None:
     """Refuse a model in which a later token changes what is predicted before it, found out by one pass.
 
     Its rows begin alike and go on with other tokens, with padding, or in the same way at another place of the batch.
     What any of that changes of the first tokens' logits must be rounding. A model that gives no finite logits is left
     to the figures, which say so.
+
+    Args:
+        language_model: the model.
+        tolerance: share of the logits' spread that is rounding; that of the parameters' dtype if not given.
 
     Raises:
         InfraError: `unsupported`, with what changed the logits, and by how much of their spread.
@@ -49,7 +53,8 @@ def check_causal(language_model: LanguageModel) -> None:
     spread = (logits[0] - logits[0].mean(-1, keepdim=True)).norm(dim=-1).clamp_min(1e-30)
     if not torch.isfinite(logits).all():
         return
-    tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 3e-2
+    if tolerance is None:
+        tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 3e-2
     for what, row in zip(others, logits[1:], strict=True):
         changed = float(((row - logits[0]).norm(dim=-1) / spread).max())
         if changed > tolerance:
@@ -110,5 +115,7 @@ def positions(model: Any) -> int | None:
 
 
 def _embeddings(model: Any) -> int | None:
-    table = getattr(model.get_input_embeddings(), "weight", None)
-    return None if table is None else int(table.shape[0])
+    table = model.get_input_embeddings()
+    rows = getattr(table, "num_embeddings", None)  # which holds of codes, too
+    weight = getattr(table, "weight", None)
+    return rows if isinstance(rows, int) else None if weight is None else int(weight.shape[0])
