@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from superweight.cards.base import Coordinate
-from superweight.evidence.measured import Record
+from superweight.evidence.record import Record
 
 Outcome = Literal["exact", "within-step", "moved", "lost", "cannot-tell"]
 Severity = Literal["error", "warning"]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -19,13 +18,13 @@ from superweight.cards.base import Coordinate
 from superweight.cards.cells import Cell
 from superweight.cards.methods import Method, method_of
 from superweight.cards.model import ControlVerdict, Role
+from superweight.cards.promise import EXACT, Promise, PromiseText
+from superweight.evidence.artefact import Finding, Outcome
+from superweight.evidence.record import Record as Record
 from superweight.ids import CellId
 
-
-class Record(BaseModel):
-    """A mutable document that tolerates keys of later versions."""
-
-    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
+Point = Literal["memory", "file", "reload"]
+"""Where a compressed model is looked at: while it is held in memory, in its files, and after those were loaded."""
 
 
 class Failure(Record):
@@ -138,6 +137,25 @@ class Noise(Record):
     changed: int = Field(description="windows or items whose figure is not the same")
 
 
+class StoredPoint(Record):
+    """What one scalar is at one point of a compressed model's way."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=True)
+
+    point: Point
+    value: float | None = Field(default=None, description="None if it cannot be told")
+    bits: str = Field(default="", description="hexadecimal, in `dtype`")
+    dtype: str = ""
+    step: float | None = Field(
+        default=None, description="distance to the nearest other value that the format can hold there"
+    )
+    code: str = Field(default="", description="what is stored, in words: `13 of 0 to 15`")
+    held_by: str = Field(default="", description="what was looked at, and how")
+    outcome: Outcome
+    reason: str = Field(default="", description="why it cannot be told")
+    corrupt: bool = Field(default=False, description="whether it cannot be told since the file contradicts itself")
+
+
 class StoredWeight(Coordinate):
     """A super weight before and after a recipe, compared as bits."""
 
@@ -148,19 +166,62 @@ class StoredWeight(Coordinate):
     dtype: str
     original: float
     original_bits: str = Field(description="hexadecimal")
-    stored: float
+    stored: float = Field(description="at the last point where it can be told")
     stored_bits: str
-    survived: bool
-    reloaded: float | None = None
+    survived: bool = Field(description="whether it is exactly the original at every point")
+    reloaded: float | None = Field(default=None, description="after the files were loaded by their own runtime")
     reloaded_bits: str | None = None
+    points: list[StoredPoint] = Field(
+        default_factory=list, description="where it was looked at: in memory, in the file, after reload"
+    )
+    disagreement: str = Field(
+        default="", description="how the file and what was loaded from it contradict each other; mostly they do not"
+    )
 
-    def describe(self) -> str:
+    def kept(self, promise: Promise) -> bool | None:
+        """Whether it is what was promised, at every point where it can be told; None if that cannot be told of any.
+
+        A file that contradicts itself, or what was loaded from it, keeps nothing.
+        """
+        if self.disagreement or any(point.corrupt for point in self.points):
+            return False
+        told = [point for point in self.points if point.value is not None]
+        if promise.kind == "exact" and all(point.point == "memory" for point in told):
+            return self.survived
+        seen = [(point.value, point.step) for point in told] or [(self.stored, None)]
+        judged = [_kept(promise, self.original, value, step) for value, step in seen if value is not None]
+        return False if False in judged else None if None in judged else True
+
+    def describe(self, promise: Promise | None = None) -> str:
         """Coordinates, expected and found value and bits, in one line."""
-        kept = "survived" if self.survived else "LOST"
-        return (
-            f"{kept}: {self} ({self.status}, {self.dtype}) expected {self.original!r} "
-            f"({self.original_bits}), found {self.stored!r} ({self.stored_bits})"
-        )
+        kept = self.survived if promise is None else self.kept(promise)
+        word = "survived" if self.survived else {True: "kept", False: "LOST", None: "CANNOT TELL"}[kept]
+        head = f"{word}: {self} ({self.status}, {self.dtype}) expected {self.original!r} ({self.original_bits}), found "
+        if [point.point for point in self.points] in ([], ["memory"]):
+            return f"{head}{self.stored!r} ({self.stored_bits}){self._off(self.stored, None)}"
+        found = [self._at(point) for point in self.points]
+        return head + "; ".join([*found, *([self.disagreement] if self.disagreement else [])])
+
+    def _at(self, point: StoredPoint) -> str:
+        where = {"memory": "in memory", "file": "in the file", "reload": "after reload"}[point.point]
+        if point.value is None:
+            return f"{where} cannot tell: {point.reason}"
+        return f"{where} {point.value!r} ({point.bits} {point.dtype}){self._off(point.value, point.step)}"
+
+    def _off(self, value: float, step: float | None) -> str:
+        """How far a value is from the original, in per cent and in steps; empty for none."""
+        off = value - self.original
+        if not off:
+            return ""
+        percent = [f"{off / self.original:+.2%}"] if self.original else []
+        steps = [f"{abs(off) / step:.2f} steps"] if step else []
+        return f", off by {' or '.join([*percent, *steps])}" if percent or steps else ""
+
+
+def _kept(promise: Promise, original: float, value: float, step: float | None) -> bool | None:
+    if promise.kind == "within-step" and step is None and value != original:
+        return None
+    return promise.kept(original, value, step)
 
 
 class Sanity(Record):
@@ -330,6 +391,9 @@ class CellEvidence(Record):
     why: str = ""
     expects: ControlVerdict | None = None
     promises: bool = False
+    promise: PromiseText = Field(
+        default=EXACT, description="when a super weight counts as kept: exact, within-step, or a bound in per cent"
+    )
     beside: str | None = Field(default=None, description="the candidate that a reference is shown beside")
     key: str = Field(default="", description="hash of everything that the figures depend on")
     checkpoint: dict[str, Any] = Field(
@@ -347,6 +411,12 @@ class CellEvidence(Record):
         default=None, description="super weights and activations; on the baseline only"
     )
     super_weights: list[StoredWeight] = Field(default_factory=list)
+    format_findings: list[Finding] = Field(
+        default_factory=list, description="faults of an artefact's files that show without running it"
+    )
+    format_unchecked: dict[str, str] = Field(
+        default_factory=dict, description="rules on files that could not be applied, and why"
+    )
     peaks: list[LayerPeaks] = Field(
         default_factory=list, description="by layer, under the recipe; empty where they could not be traced"
     )
@@ -374,6 +444,7 @@ class CellEvidence(Record):
             why=cell.why,
             expects=cell.expects,
             promises=cell.promises,
+            promise=str(cell.recipe.kept_means),
             beside=cell.recipe.beside,
             recipe_parameters=cell.recipe.method.model_dump(mode="json"),
         )
@@ -382,6 +453,12 @@ class CellEvidence(Record):
     def method(self) -> Method | None:
         """What was done to the model; None if no package at hand has a kind of recipe that reads the parameters."""
         return method_of(self.recipe_parameters)
+
+    @property
+    def lost_super_weights(self) -> list[StoredWeight]:
+        """Super weights that are not what the recipe's promise, binding or not, says; or of which that is not known."""
+        promise = Promise.of(self.promise)
+        return [weight for weight in self.super_weights if weight.kept(promise) is not True]
 
     @property
     def not_applicable(self) -> bool:
