@@ -6,7 +6,7 @@ from superweight.cards.corpus import CorpusCard
 from superweight.cards.gate import GateCard
 from superweight.cards.gate_book import GateBook
 from superweight.cards.gate_kinds import GateKind
-from superweight.cards.library import Library, model_from_argument
+from superweight.cards.library import Library, model_from_argument, recipes_of_artefacts
 from superweight.cards.load import builtin_cards, load_library, read_card, recipe_from_argument
 from superweight.cards.model import ModelCard, Role
 from superweight.cards.recipe import RecipeCard
@@ -45,4 +45,5 @@ __all__ = [
     "model_from_argument",
     "read_card",
     "recipe_from_argument",
+    "recipes_of_artefacts",
 ]

@@ -37,9 +37,9 @@ class Cell:
 
     @property
     def promises(self) -> bool:
-        """Whether every super weight must keep its bits."""
+        """Whether every super weight must be kept, as `RecipeCard.kept_means` says."""
         if self.recipe.promises_super_weights is None:
-            return self.role == "candidate"
+            return self.role == "candidate" or self.recipe.promise is not None
         return self.recipe.promises_super_weights
 
     @property
@@ -54,13 +54,14 @@ def baseline_recipe(library: Library) -> RecipeCard:
 
 
 def cells(library: Library, models: Iterable[ModelCard], recipes: Iterable[RecipeCard]) -> Iterator[Cell]:
-    """Every cell, model by model, each model's baseline first."""
+    """Every cell, model by model, each model's baseline first; recipes of one model alone meet no other."""
     baseline = baseline_recipe(library)
     others = _side_by_side([recipe for recipe in recipes if recipe.id != baseline.id])
     for model in models:
         yield Cell(model, baseline)
         for recipe in others:
-            yield Cell(model, recipe)
+            if recipe.method.only_model in (None, model.id):
+                yield Cell(model, recipe)
 
 
 def _side_by_side(recipes: list[RecipeCard]) -> list[RecipeCard]:

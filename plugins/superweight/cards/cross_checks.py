@@ -32,6 +32,8 @@ def check_references(library: Library) -> None:
         for recipe in model.recipes:
             check(f"model card '{model.id}'", "recipes", recipe, library.recipes)
     for card in library.recipes.values():
+        if card.method.only_model:
+            check(f"recipe card '{card.id}'", "method.model", card.method.only_model, library.models)
         if card.beside:
             check(f"recipe card '{card.id}'", "beside", card.beside, library.recipes)
         for key, method in (("method", card.method), ("stand_in", card.stand_in)):

@@ -11,6 +11,7 @@ from superweight.cards.base import slug
 from superweight.cards.corpus import CorpusCard
 from superweight.cards.gate import GateCard
 from superweight.cards.gate_book import GateBook
+from superweight.cards.methods import Artefact
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.source import DirectorySource, GgufSource, HubSource
@@ -55,21 +56,57 @@ def model_from_argument(argument: str, known: Iterable[str] = ()) -> ModelCard:
         CardError: the argument is no directory, no `.gguf` file and no hub id.
 
     """
-    path = Path(argument).expanduser()
-    source: DirectorySource | GgufSource | HubSource
-    if path.is_dir():
-        source = DirectorySource(kind="directory", path=str(path.resolve()))
-        name = path.resolve().name
-    elif path.suffix == ".gguf":
-        source = GgufSource(kind="gguf", path=str(path.resolve()))
-        name = path.stem
-    elif argument.count("/") == 1 and not argument.startswith((".", "/", "~")):
-        repository, _, revision = argument.partition("@")
-        source = HubSource(kind="hub", repository=repository, revision=revision or "main")
-        name = repository
-    else:
+    found = source_from_argument(argument)
+    if found is None:
         raise CardError(
             f"model '{argument}' is neither a card id, a directory that exists, a .gguf file nor a hub id "
             f"(organisation/name or organisation/name@revision). Known ids: {', '.join(known)}"
         )
+    source, name = found
     return ModelCard(id=slug(name), title=argument, source=source, known=False)
+
+
+def recipes_of_artefacts(arguments: Iterable[str], known: Iterable[str] = ()) -> list[RecipeCard]:
+    """Candidates made from paths or hub ids of compressed checkpoints; each has an id of its own.
+
+    Args:
+        arguments: directories, `.gguf` files, hub ids (`name[@revision]`).
+        known: ids that are taken.
+
+    Raises:
+        CardError: an argument is none of these.
+
+    """
+    made: dict[str, RecipeCard] = {}
+    for argument in dict.fromkeys(arguments):
+        card = _recipe_of_artefact(argument)
+        if card.id in {*made, *known}:
+            digest = hashlib.sha256(str(card.method).encode()).hexdigest()[:8]
+            card = card.model_copy(update={"id": f"{card.id[:71]}-{digest}"})
+        made[card.id] = card
+    return list(made.values())
+
+
+def _recipe_of_artefact(argument: str) -> RecipeCard:
+    found = source_from_argument(argument)
+    if found is None:
+        raise CardError(
+            f"artefact '{argument}' is neither a directory that exists, a .gguf file nor a hub id (organisation/name "
+            "or organisation/name@revision)."
+        )
+    source, name = found
+    method = Artefact(kind="artefact", source=source)
+    return RecipeCard(id=slug(name), title=argument, role="candidate", method=method)
+
+
+def source_from_argument(argument: str) -> tuple[DirectorySource | GgufSource | HubSource, str] | None:
+    """Where a checkpoint lies, and what to call it; None for what is no directory, no `.gguf` file and no hub id."""
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        return DirectorySource(kind="directory", path=str(path.resolve())), path.resolve().name
+    if path.suffix == ".gguf":
+        return GgufSource(kind="gguf", path=str(path.resolve())), path.stem
+    if argument.count("/") == 1 and not argument.startswith((".", "/", "~")):
+        repository, _, revision = argument.partition("@")
+        return HubSource(kind="hub", repository=repository, revision=revision or "main"), repository
+    return None

@@ -16,7 +16,7 @@ from superweight.cards.cross_checks import check_references
 from superweight.cards.foreign_kinds import load_foreign_kinds
 from superweight.cards.gate import GateCard
 from superweight.cards.library import Library
-from superweight.cards.methods import kind_named
+from superweight.cards.methods import Method, kind_named
 from superweight.cards.model import ModelCard
 from superweight.cards.recipe import RecipeCard
 from superweight.cards.shelves import cards_in, check_directory
@@ -90,12 +90,21 @@ def _allowed_keys(kind: type[Strict], raw: Mapping[str, Any], location: tuple[in
 
 def _with_absolute_paths(card: Card, folder: Path) -> Card:
     """Paths inside a card are relative to the card."""
+    if isinstance(card, RecipeCard):
+        return card.model_copy(update={"method": _method_with_absolute_path(card.method, folder)})
     source = getattr(card, "source", None)
     if isinstance(source, DirectorySource | GgufSource | TextFile):
         return card.model_copy(update={"source": source.model_copy(update={"path": _absolute(folder, source.path)})})
     if isinstance(card, TaskCard) and card.task.endswith((".yaml", ".yml")):
         return card.model_copy(update={"task": _absolute(folder, card.task)})
     return card
+
+
+def _method_with_absolute_path(method: Method, folder: Path) -> Method:
+    source = getattr(method, "source", None)
+    if not isinstance(source, DirectorySource | GgufSource):
+        return method
+    return method.model_copy(update={"source": source.model_copy(update={"path": _absolute(folder, source.path)})})
 
 
 def _absolute(folder: Path, path: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator
 
 EXACT, WITHIN_STEP = "exact", "within-step"
 LOST = 0.5
@@ -67,3 +69,16 @@ class Promise(NamedTuple):
 def lost(original: float, value: float) -> bool:
     """Whether a super weight no longer does what it did: no finite number, of another sign, or below half of it."""
     return not math.isfinite(value) or value * original <= 0 or abs(value) < LOST * abs(original)
+
+
+def _readable(text: str) -> str:
+    """The text itself, as `Promise` writes it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return str(Promise.of(text))
+
+
+PromiseText = Annotated[str, AfterValidator(_readable)]
+"""A promise as a card writes it."""

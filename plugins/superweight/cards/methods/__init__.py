@@ -1,5 +1,6 @@
 """Methods: what kinds of recipes there are, what parameters each takes, and what is true of it."""
 
+from superweight.cards.methods.artefact import Artefact
 from superweight.cards.methods.base import KINDS, Calibration, Method, WeightBlocks
 from superweight.cards.methods.deployable import SUPER_WEIGHT_MODULES, Deployable, Float8, Integer
 from superweight.cards.methods.experiments import (
@@ -29,6 +30,7 @@ __all__ = [
     "TO_NEAREST",
     "W8A8",
     "AnyMethod",
+    "Artefact",
     "Baseline",
     "Calibration",
     "ClipRestore",

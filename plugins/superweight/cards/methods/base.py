@@ -59,6 +59,10 @@ class Method(Strict):
     of_super_weights: ClassVar[bool]
     """Whether it changes super weights alone, and so nothing in a model that has none."""
 
+    reads_steps: ClassVar[bool] = False
+    """Whether its runner reads the steps of the format that holds a super weight. A candidate then promises to stay
+    within one, unless its card says otherwise; without steps it promises every bit."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         """Make the kind known to cards.
@@ -104,6 +108,11 @@ class Method(Strict):
     @abstractmethod
     def settings_that_keep_super_weights(self) -> list[str]:
         """What to set otherwise when super weights lost their bits; empty for a recipe that means to change them."""
+
+    @property
+    def only_model(self) -> str | None:
+        """Id of the one model card that it can be asked of; None for any model."""
+        return None
 
     @property
     def super_weight_factor(self) -> float | None:

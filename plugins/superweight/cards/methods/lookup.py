@@ -10,7 +10,7 @@ from pydantic import PlainValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from superweight.cards.foreign_kinds import load_foreign_kinds
-from superweight.cards.methods import deployable, experiments, int8, rounding  # noqa: F401 - their kinds are known once imported
+from superweight.cards.methods import artefact, deployable, experiments, int8, rounding  # noqa: F401 - for their kinds
 from superweight.cards.methods.base import KINDS, Method
 from superweight.errors import CardError
 
