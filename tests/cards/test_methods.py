@@ -102,7 +102,7 @@ def test_which_scales_span_a_row(given, spans):
 
 def test_what_built_in_kinds_say():
     """By hand, from what each does."""
-    compressing = {"rtn", "clip-restore", "w8a8", "smoothquant", "integer", "float8", "artefact"}
+    compressing = {"rtn", "clip-restore", "w8a8", "smoothquant", "integer", "float8", "artefact", "quantiser"}
     assert {name for name, kind in KINDS.items() if kind.compresses} == compressing
     assert {name for name, kind in KINDS.items() if kind.changes_nothing} == {"baseline", "no-op"}
     assert {name for name, kind in KINDS.items() if kind.of_super_weights} == {

@@ -59,7 +59,7 @@ def test_models_and_recipes_replace_those_of_the_tier(library):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (Settings(tier="weekly"), "no tier 'weekly': expected one of nightly, release, smoke"),
+        (Settings(tier="weekly"), "no tier 'weekly': expected one of nightly, quantisers, release, smoke"),
         (Settings(models=("nowhere",)), "model 'nowhere' is neither"),
         (Settings(recipes=("nothing",)), "recipe 'nothing' is neither"),
     ],

@@ -59,7 +59,7 @@ def _check_required(library: Library, tier: TierCard) -> None:
     """A required cell that the tier never measures would make every run red."""
     for cell in tier.required:
         models = library.models if "*" in tier.models else tier.models
-        recipes = library.recipes if "*" in tier.recipes else tier.recipes
+        recipes = [name for name, card in library.recipes.items() if tier.measures(card)]
         model, recipe = CellId.parse(cell) if "/" in cell else (None, cell)
         for key, name, measured in (("models", model, models), ("recipes", recipe, recipes)):
             if name is not None and name not in measured:

@@ -81,10 +81,13 @@ def _short(text: str, most: int = 200) -> str:
 
 
 def _allowed_keys(kind: type[Strict], raw: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
-    """What may stand beside a key that may not: in a card, or in a recipe's method."""
+    """What may stand beside a key that may not: in a card, in a recipe's method, or in a table of that."""
     table: type[Strict] | None = kind if len(location) == 1 else None
-    if kind is RecipeCard and len(location) == 2:
-        table = kind_named(raw[str(location[0])]["kind"])
+    if kind is RecipeCard and len(location) > 1:
+        method = raw[str(location[0])]
+        table = of_kind = kind_named(method["kind"])
+        if len(location) > 2:
+            table = of_kind.table(str(location[1]), method) if of_kind else None
     return f"; allowed keys: {', '.join(table.model_fields)}" if table else ""
 
 

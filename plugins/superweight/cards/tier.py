@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from superweight.cards.base import Identifier, Strict
+from superweight.cards.recipe import RecipeCard
 from superweight.ids import CellId
 from superweight.tiers import Tier
 
@@ -35,7 +36,9 @@ class TierCard(Strict):
     id: Tier
     title: str = Field(min_length=1)
     models: tuple[str, ...] = Field(strict=False, min_length=1, description="model ids; '*' for every card")
-    recipes: tuple[str, ...] = Field(strict=False, min_length=1, description="recipe ids; '*' for every card")
+    recipes: tuple[str, ...] = Field(
+        strict=False, min_length=1, description="recipe ids; '*' for every card that runs wherever the gate does"
+    )
     perplexity: tuple[TierPerplexity, ...] = Field(strict=False)
     tasks: tuple[TierTask, ...] = Field(strict=False)
     inconclusive_is_red: bool = False
@@ -45,6 +48,10 @@ class TierCard(Strict):
         strict=False,
         description="cells without which the run is red: 'model/recipe', or a recipe id, of every model measured",
     )
+
+    def measures(self, recipe: RecipeCard) -> bool:
+        """Whether a recipe is one of the tier's: by name, or as one of everything that runs wherever the gate does."""
+        return recipe.id in self.recipes or ("*" in self.recipes and recipe.method.everywhere)
 
     def missing(self, cells: Collection[str]) -> list[str]:
         """Required cells that are not among those measured.

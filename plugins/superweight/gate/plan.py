@@ -21,7 +21,7 @@ from superweight.cards import (
 from superweight.cards.gate_kinds import kinds_from, kinds_of
 from superweight.errors import CardError
 from superweight.ids import CellId, GateId
-from superweight.tiers import TIERS
+from superweight.tiers import LADDER
 
 if TYPE_CHECKING:
     from superweight.gate.settings import Settings
@@ -153,13 +153,13 @@ class Plan:
 
 def tier_recipes(library: Library, tier: TierCard) -> list[RecipeCard]:
     """The recipes of a tier."""
-    return [card for name, card in library.recipes.items() if "*" in tier.recipes or name in tier.recipes]
+    return [card for card in library.recipes.values() if tier.measures(card)]
 
 
 def tier_sizes(tiers: Mapping[str, TierCard]) -> dict[str, dict[str, int | None]]:
     """Windows or items of each gate by tier, smaller tiers first; None for all there are."""
     sizes: dict[str, dict[str, int | None]] = {}
-    for name in TIERS:
+    for name in LADDER:
         for corpus in tiers[name].perplexity:
             for kind in kinds_of("corpus"):
                 sizes.setdefault(str(GateId(kind.name, corpus.corpus)), {})[name] = corpus.windows

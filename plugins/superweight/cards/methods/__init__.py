@@ -14,6 +14,7 @@ from superweight.cards.methods.experiments import (
 )
 from superweight.cards.methods.int8 import W8A8, SmoothQuant
 from superweight.cards.methods.lookup import AnyMethod, kind_named, method_of
+from superweight.cards.methods.quantiser import Quantiser
 from superweight.cards.methods.rounding import (
     CLIPPED_AND_RESTORED,
     TO_NEAREST,
@@ -43,6 +44,7 @@ __all__ = [
     "PruneLargestOthers",
     "PruneSuperWeights",
     "PruneSuperWeightsKeepActivation",
+    "Quantiser",
     "RollChannels",
     "RoundToNearest",
     "Rounding",

@@ -63,6 +63,10 @@ class Method(Strict):
     """Whether its runner reads the steps of the format that holds a super weight. A candidate then promises to stay
     within one, unless its card says otherwise; without steps it promises every bit."""
 
+    everywhere: ClassVar[bool] = True
+    """Whether a tier's '*' means its recipes, too; one that needs more than the gate's own packages is asked for by
+    name."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         """Make the kind known to cards.
@@ -108,6 +112,16 @@ class Method(Strict):
     @abstractmethod
     def settings_that_keep_super_weights(self) -> list[str]:
         """What to set otherwise when super weights lost their bits; empty for a recipe that means to change them."""
+
+    @classmethod
+    def table(cls, key: str, given: Any) -> type[Strict] | None:
+        """What may stand in a table inside the card's `method`; None if it is no table, or one of nobody's.
+
+        Args:
+            key: the table's.
+            given: the whole method, as it stands on the card.
+        """
+        return None
 
     @property
     def only_model(self) -> str | None:

@@ -10,7 +10,14 @@ from pydantic import PlainValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from superweight.cards.foreign_kinds import load_foreign_kinds
-from superweight.cards.methods import artefact, deployable, experiments, int8, rounding  # noqa: F401 - for their kinds
+from superweight.cards.methods import (  # noqa: F401 - their kinds are known once imported
+    artefact,
+    deployable,
+    experiments,
+    int8,
+    quantiser,
+    rounding,
+)
 from superweight.cards.methods.base import KINDS, Method
 from superweight.errors import CardError
 
