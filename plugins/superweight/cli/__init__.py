@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from superweight import __version__
-from superweight.cli import artefacts, compressing, models, runs
+from superweight.cli import artefacts, compressing, environments, models, runs
 from superweight.errors import SuperweightError
 from superweight.plain_text import one_line
 
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         "--cards", action="append", default=[], type=Path, metavar="DIR", help="a directory of your own cards"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (models, artefacts, compressing, runs):
+    for group in (models, artefacts, compressing, environments, runs):
         group.add(commands)
     return parser
