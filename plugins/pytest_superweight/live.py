@@ -33,6 +33,7 @@ _WORDS = {
     "detection": "looking for super weights",
     "sanity": "compressing, and comparing every parameter",
     "noise": "again, in another way:",
+    "quantise": "compressing with",
 }
 
 
@@ -211,7 +212,7 @@ def _step(step: Step, seconds: float) -> RenderableType:
     figure = GateId.parse(stage.of) if stage.kind == "noise" else stage  # of a repeat, what is repeated
     what = " ".join(figure) if stage.kind == "noise" else stage.of
     doing = f"{_WORDS.get(stage.kind, stage.kind)} {what}".strip()
-    unit = "windows" if figure.kind == "perplexity" else "items"
+    unit = {"perplexity": "windows", "quantise": "steps"}.get(figure.kind, "items")
     row = Table.grid(padding=(0, 1))
     columns: list[RenderableType] = [Text("▸", style="cyan"), Text(step.cell, style="bold"), Text(doing)]
     if step.planned:

@@ -12,7 +12,8 @@ class Step(NamedTuple):
     cell: str
     """`model/recipe`."""
     stage: str
-    """`detection`, `sanity`, `perplexity:wiki`, `zero-shot:piqa`, `noise:perplexity:wiki`."""
+    """`detection`, `sanity`, `perplexity:wiki`, `zero-shot:piqa`, `noise:perplexity:wiki`,
+    `quantise:torchao`."""
     done: int = 0
     """Windows or items so far."""
     planned: int = 0

@@ -61,6 +61,7 @@ class CellMeasurer:
         self.watch = watch
         self.open_runner = open_runner
         self._open_model: ModelInMeasurement | None = None
+        self._current = ""  # the cell at hand, for preparations that take long
         self._broken: dict[str, InfraError] = {}
         self._done: dict[tuple[str, str], InfraError | None] = {}
         self._ahead: dict[str, list[TierPerplexity | TierTask]] = {}
@@ -153,6 +154,7 @@ class CellMeasurer:
         try:
             before(cell)
             started = time.perf_counter()
+            self._current = cell.id
             self.watch(Step(cell.id, stage))
             measure(self._open(cell.model), evidence)
             self._done[known] = None
@@ -172,7 +174,13 @@ class CellMeasurer:
             self.close()
             try:
                 reference = Reference(
-                    model, self.library, self.cache, device=self.device, dtype=self.dtype, store=self.store
+                    model,
+                    self.library,
+                    self.cache,
+                    device=self.device,
+                    dtype=self.dtype,
+                    store=self.store,
+                    step=lambda stage, done, planned: self.watch(Step(self._current, stage, done, planned)),
                 )
             except Exception as error:
                 self._broken[model.id] = _failure("loading", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ from superweight.measure.batches import measure_once
 from superweight.measure.environment import environment
 from superweight.measure.keys import environment_key, settings_files
 from superweight.measure.model_in_memory import ModelInMemory
+
+ReferenceStep = Callable[[str, int, int], None]
+"""Told the stage of a preparation, how much of it is done and how much there is."""
 
 
 class ProtectedWeight(NamedTuple):
@@ -41,6 +45,7 @@ class Reference:
         device: where it runs.
         dtype: arithmetic of forward passes; the card's, else the checkpoint's own, if not given.
         store: where measurements are written down as they are taken; None to keep none.
+        step: told how far a preparation is that takes long: stage, done, planned.
 
     Raises:
         InfraError: the checkpoint cannot be had, read or loaded.
@@ -56,11 +61,13 @@ class Reference:
         device: str,
         dtype: str | None,
         store: Store | None = None,
+        step: ReferenceStep = lambda stage, done, planned: None,
     ) -> None:
         self.card = card
         self.library = library
         self.cache = cache
         self.store = store
+        self.step = step
         self.checkpoint = resolve(card.source, cache)
         self.loaded = load_model(self.checkpoint, device=device, compute_dtype=dtype or card.compute_dtype)
         self.memory = ModelInMemory(self.loaded)
