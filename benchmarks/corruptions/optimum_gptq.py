@@ -6,9 +6,9 @@ config.json, and every weight comes back one step of its scale too high. Nothing
 
     python benchmarks/corruptions/optimum_gptq.py MODEL OUT --python ENVIRONMENT/bin/python --text CORPUS
 
-MODEL is a directory of an uncompressed Llama. The environment has optimum, gptqmodel and transformers; seen with optimum
-2.3.0, gptqmodel 7.5.0 and transformers 5.23.0. Printed are the labels, what unit vectors give for a few elements in
-memory and after loading, and the perplexity of the text's middle, of the uncompressed model too.
+MODEL is a directory of an uncompressed Llama; the environment has optimum, gptqmodel and transformers. Seen with
+optimum 2.3.0, gptqmodel 7.5.0 and transformers 5.23.0. Printed are the labels, what unit vectors give for some elements
+in memory and after loading, and the perplexity of the text's middle, of the uncompressed model too.
 """
 
 import argparse

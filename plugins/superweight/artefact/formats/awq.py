@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats.base import Decoded, Place
+from superweight.artefact.formats.base import Decoded, Place, on_grid
 from superweight.artefact.formats.gptq import misfit
 from superweight.artefact.formats.packed_words import WORD, stored_code, words_for
 from superweight.artefact.formats.packing_settings import PackingSettings, settings_of
@@ -88,7 +90,8 @@ class Awq:
         at = (group, place.row) if layout.packing == "gemm" else (place.row, group)
         scale, dtype = artefact.number(scales, *at), TORCH[artefact.tensors[scales].dtype]
         most = (1 << layout.bits) - 1
-        return Decoded(rounded((code - zero) * scale, dtype), dtype, abs(scale), f"{code} of 0 to {most}, zero {zero}")
+        words = f"{code} of 0 to {most}, zero {zero}"
+        return on_grid(lambda one: rounded((one - zero) * scale + 0.0, dtype), code, 0, most, dtype, words)
 
 
 def _gemm(artefact: Artefact, place: Place, group: int, bits: int) -> tuple[int, int]:
@@ -174,3 +177,12 @@ def _expected(layout: AwqLayout) -> dict[str, tuple[tuple[str, ...], tuple[int, 
         "qzeros": (("I32",), (layout.rows, words)),
         "scales": (floats, (layout.rows, words * WORD // layout.bits)),
     }
+
+
+def unpadded(artefact: Artefact, name: str, scales: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Scales without the zeros with which GEMV fills a row of words; those of other formats as they are."""
+    module, _, leaf = name.rpartition(".")
+    if leaf != "scales" or not Awq().holds(artefact, module):
+        return scales
+    layout = awq_layout(artefact, module)
+    return scales[:, : layout.groups] if isinstance(layout, AwqLayout) and layout.packing == "gemv" else scales

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from superweight.artefact.container import Artefact
-from superweight.artefact.formats.base import Decoded, Place
+from superweight.artefact.formats.base import Decoded, Place, on_grid
 from superweight.artefact.formats.packed_words import WORD, stored_code, words_for
 from superweight.artefact.formats.packing_settings import PackingSettings, settings_of
 from superweight.artefact.numbers import TORCH, rounded
@@ -95,7 +95,8 @@ class Gptq:
         code = stored_code(artefact, codes, place.column, layout.bits, lambda word: (word, place.row))
         scale, dtype = artefact.number(scales, group, place.row), TORCH[artefact.tensors[scales].dtype]
         most = (1 << layout.bits) - 1
-        return Decoded(rounded((code - zero) * scale, dtype), dtype, abs(scale), f"{code} of 0 to {most}, zero {zero}")
+        words = f"{code} of 0 to {most}, zero {zero}"
+        return on_grid(lambda one: rounded((one - zero) * scale + 0.0, dtype), code, 0, most, dtype, words)
 
 
 def gptq_layout(artefact: Artefact, module: str) -> GptqLayout | CannotTell:

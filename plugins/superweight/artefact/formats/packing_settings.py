@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +87,10 @@ def _exception(own: Mapping[str, Any], module: str) -> Mapping[str, Any] | None:
 
 def _named_dense(own: Mapping[str, Any], module: str) -> bool:
     """Whether AWQ's `modules_to_not_convert` names it, or GPTQ's `modules_in_block_to_quantize` leaves it out."""
-    kept = [str(name) for name in own.get("modules_to_not_convert") or ()]
+    kept = [str(name) for name in _sequence(own.get("modules_to_not_convert"))]
     if any(_finds(rf"\A(?:{name})(?:(?<=\.)|(?=\.|$))", module) or module.endswith(name) for name in kept):
         return True
-    listed = own.get("modules_in_block_to_quantize") or ()
+    listed = _sequence(own.get("modules_in_block_to_quantize"))
     inside = [name for part in listed for name in (part if isinstance(part, list) else [part])]
     return bool(inside) and not any(module.endswith(str(name)) for name in inside)
 
@@ -100,6 +100,10 @@ def _finds(pattern: str, module: str) -> bool:
         return re.search(pattern, module) is not None
     except re.error:
         return False
+
+
+def _sequence(found: Any) -> Sequence[Any]:
+    return found if isinstance(found, list) else ()
 
 
 def _mapping(found: Any) -> Mapping[str, Any]:

@@ -84,23 +84,21 @@ def _zero_points(subject: Subject) -> Iterator[Fault]:
         if settings.symmetric and values is not None and (values != settings.middle).any():
             off.setdefault(_told(values, settings.middle), []).append(name)
     for found, names in off.items():
-        more = f" and of {len(names) - 1} more modules that were looked at" if len(names) > 1 else ""
+        more = f", and {len(names) - 1} more of those that were looked at" if len(names) > 1 else ""
         yield Fault(
             f"{names[0]}{more}",
             found,
-            "Correct the label of the version, or write the file again; kernels that take the middle for granted "
-            "hide the fault.",
+            "Correct the label, or write the file again; kernels that take the middle for granted hide the fault.",
         )
 
 
 def _told(values: Array, middle: int) -> str:
-    expected = f"expected the zero point {middle} everywhere, as the settings say symmetric"
-    if (values == values.flat[0]).all():
-        found = int(values.flat[0])
-        way = "below: every weight is loaded too high" if found < middle else "above: every weight is loaded too low"
-        other = {-1: "; this is version 1's under the label of version 2", 1: "; version 2's under version 1's"}
-        return f"{expected}; found {found}, {abs(found - middle)} {way}{other.get(found - middle, '')}"
-    return f"{expected}; found {int((values != middle).sum())} of {values.size} elsewhere"
+    expected = f"expected the zero point {middle} everywhere, as the settings say symmetric; found"
+    if (values != values.flat[0]).any():
+        return f"{expected} {int((values != middle).sum())} of {values.size} elsewhere"
+    off = int(values.flat[0]) - middle
+    other = {-1: ": version 1's under the label of version 2", 1: ": version 2's under the label of version 1"}
+    return f"{expected} {middle + off}, which moves every weight by {abs(off)} of its scale{other.get(off, '')}"
 
 
 def _true_zeros(artefact: Artefact, module: str) -> Array | None:
@@ -177,6 +175,18 @@ def _order(subject: Subject) -> Iterator[Fault]:
             )
 
 
+def _exceptions(subject: Subject) -> Iterator[Fault]:
+    artefact = subject.artefact
+    if artefact is None or artefact.method != "gptq" or not artefact.settings.get("dynamic"):
+        return
+    yield Fault(
+        f"{artefact.path.name}: dynamic",
+        "expected settings that every loader reads; found exceptions, which gptqmodel obeys and transformers does not: "
+        "it packs those modules like all others, and leaves what it does not find unfilled",
+        "Serve the file with a loader that reads dynamic.",
+    )
+
+
 RULES = (
     Rule(
         "gptq-version-disagrees",
@@ -208,5 +218,11 @@ RULES = (
         "Kernels that trust desc_act take every column's scale from the wrong group.",
         "error",
         _order,
+    ),
+    Rule(
+        "gptq-dynamic",
+        "Not every loader reads exceptions from dynamic; one that does not leaves those modules unfilled.",
+        "warning",
+        _exceptions,
     ),
 )

@@ -111,11 +111,11 @@ def _said(artefact: Artefact) -> str:
 
 def _bits(subject: Subject) -> Iterator[Fault]:
     for artefact, module in _as_named(subject):
-        said, shown = settings_of(artefact, module).bits, _shown_bits(artefact, module)
-        if said is not None and shown and not _fits(artefact, module, said):
+        said, shown = settings_of(artefact, module), _shown_bits(artefact, module)
+        if said.bits is not None and shown and not said.excluded and not _fits(artefact, module, said.bits):
             yield Fault(
                 _where(artefact, module),
-                f"expected codes of {said} bits, as the settings say; zero points and scales show {shown}",
+                f"expected codes of {said.bits} bits, as the settings say; zero points and scales show {shown}",
                 "Correct bits in the settings, or write the file again.",
             )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from superweight.artefact.formats.awq import unpadded
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.artefact.numbers import TORCH
 
@@ -47,7 +48,8 @@ def _values(subject: Subject, endings: tuple[str, ...]) -> Iterator[tuple[str, n
     if artefact is None:
         return
     scales = [name for name, info in artefact.tensors.items() if name.endswith(endings) and info.dtype in TORCH]
-    yield from subject.content(scales)
+    for name, values in subject.content(scales):
+        yield name, unpadded(artefact, name, values)
 
 
 def _fault(subject: Subject, name: str, found: str) -> Fault:
