@@ -72,9 +72,9 @@ REBUILT = {
         settings(format=None, checkpoint_format=None),
         {"gptq-version-disagrees", "gptq-zero-points"},
     ),
-    "other bits in the other file": ("gptqmodel-v2-4", beside(bits=3), {"packing-settings-disagree"}),
-    "other groups in the other file": ("gptqmodel-v2-4", beside(group_size=64), {"packing-settings-disagree"}),
-    "another symmetry in the other file": ("gptqmodel-v2-4", beside(sym=False), {"packing-settings-disagree"}),
+    "other bits in the other file": ("gptqmodel-v2-4", beside(bits=3), {"metadata-disagrees"}),
+    "other groups in the other file": ("gptqmodel-v2-4", beside(group_size=64), {"metadata-disagrees"}),
+    "another symmetry in the other file": ("gptqmodel-v2-4", beside(sym=False), {"metadata-disagrees"}),
     "zero points of version 2 under version 1": ("auto-gptq-4", shifted("auto-gptq-4", 1), {"gptq-zero-points"}),
     "zero points of version 1 under auto-round's version 1, and one less": (
         "auto-gptq-4",
@@ -106,7 +106,7 @@ REBUILT = {
     "no scales": ("auto-awq", {"drop": [SCALES]}, {"packed-tensor-missing"}),
     "no codes": ("auto-round-3", {"drop": [QWEIGHT]}, {"packed-tensor-missing"}),
     "nothing packed": ("auto-round-3", {"drop": [QWEIGHT, QZEROS, SCALES]}, {"packed-tensor-missing"}),
-    "a layer left as plain numbers": ("auto-gptq-4", plain_twin("auto-gptq-4"), {"packed-left-dense"}),
+    "a layer left as plain numbers": ("auto-gptq-4", plain_twin("auto-gptq-4"), {"packed-tensor-missing"}),
     "AWQ under the name of GPTQ": ("auto-awq", settings(quant_method="gptq", version=None), {"packing-disagrees"}),
     "GPTQ under the name of AWQ": ("auto-gptq-4", settings(quant_method="awq"), {"packing-disagrees"}),
     "GEMM under the name of GEMV": ("auto-awq", settings(version="gemv"), {"packing-disagrees"}),
@@ -136,7 +136,7 @@ REBUILT = {
     "codes that were never filled": (
         "auto-gptq-4",
         put(QWEIGHT, np.zeros((24, 32), np.int32)),
-        {"packed-codes-zero"},
+        {"packed-tensor-missing"},
     ),
     "scales of zero": ("auto-gptq-4", put(SCALES, np.zeros((6, 32), np.float16), "F16"), {"scale-zero"}),
 }

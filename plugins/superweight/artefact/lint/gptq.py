@@ -11,7 +11,7 @@ from superweight.artefact.container import Artefact
 from superweight.artefact.formats.awq import AwqLayout, awq_label, awq_layout, named_awq
 from superweight.artefact.formats.gptq import GptqLayout, gptq_layout
 from superweight.artefact.formats.packed_words import WORD, unpacked, words_of
-from superweight.artefact.formats.packing_settings import settings_of, stated
+from superweight.artefact.formats.packing_settings import settings_of
 from superweight.artefact.lint.packed import some
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.checkpoint.shards import read_json
@@ -55,23 +55,6 @@ def _settings(artefact: Artefact) -> dict[str, Mapping[str, Any]]:
     found = {name: read_json(artefact.path / name) for name in _BESIDE + _COPIES if (artefact.path / name).is_file()}
     own = artefact.config.get("quantization_config")
     return {**({"config.json": own} if isinstance(own, dict) else {}), **found}
-
-
-def _disagree(subject: Subject) -> Iterator[Fault]:
-    artefact = subject.artefact
-    if artefact is None or artefact.method not in ("gptq", "awq", "auto-round"):
-        return
-    every = _settings(artefact)
-    first = next(iter(every), "")
-    for name, settings in every.items():
-        for key, value in stated(settings).items():
-            expected = stated(every[first]).get(key)
-            if value is not None and expected is not None and value != expected:
-                yield Fault(
-                    f"{artefact.path.name}: {key}",
-                    f"expected one value; found {expected} in {first}, {value} in {name}",
-                    "Find out which one is right, and correct the other; loaders do not read the same file.",
-                )
 
 
 def _zero_points(subject: Subject) -> Iterator[Fault]:
@@ -193,12 +176,6 @@ RULES = (
         "Loaders read different files, and versions differ by one step of every weight.",
         "error",
         _versions,
-    ),
-    Rule(
-        "packing-settings-disagree",
-        "Loaders read different files; with other bits or groups they load other weights.",
-        "error",
-        _disagree,
     ),
     Rule(
         "gptq-zero-points",

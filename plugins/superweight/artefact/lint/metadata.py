@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from superweight.artefact.container import SEPARATE, Artefact
+from superweight.artefact.formats.packing_settings import stated
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.artefact.reading import SafetensorsReader
 from superweight.checkpoint.shards import read_json
 
 _ADVICE = "Correct the settings, or write the artefact again: a loader believes the settings."
-_SAME = ("bits", "w_bit", "group_size", "q_group_size", "sym", "zero_point", "desc_act", "quant_method")
-"""What two files of settings should say alike; labels of GPTQ's versions are a rule of their own."""
 _EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings)\.weight$")
 _LAYERS = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
@@ -47,9 +46,9 @@ def _settings_twice(artefact: Artefact) -> Iterator[Fault]:
     for name in SEPARATE if own else ():
         path = artefact.path / name
         beside: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-        for key in _SAME:
-            if key in own and key in beside and own[key] != beside[key]:
-                found = f"config.json says {own[key]!r}, {name} says {beside[key]!r}"
+        for key, value in stated(beside).items():
+            if None not in (value, expected := stated(own)[key]) and value != expected:
+                found = f"config.json says {expected!r}, {name} says {value!r}"
                 yield Fault(f"{artefact.path.name}/{name}: {key}", f"expected the same in both; {found}", _ADVICE)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from superweight.artefact.container import Artefact
 from superweight.artefact.formats.compressed_tensors import is_compressed_tensors, scheme_of
+from superweight.artefact.formats.packing_settings import settings_of
+from superweight.artefact.lint.packed import PACKED_METHODS, missing_parts
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.artefact.numbers import NUMPY
 
@@ -47,21 +49,24 @@ def _missing(subject: Subject) -> Iterator[Fault]:
     artefact = subject.artefact
     if artefact is None:
         return
-    yield from _incomplete(artefact)
+    packed = dict(missing_parts(artefact))
+    for module, found in packed.items():
+        yield _fault(artefact, module, found) if module else Fault(artefact.path.name, found, _ADVICE)
+    yield from _incomplete(artefact, packed)
     yield from subject.format_faults("packed-tensor-missing", _ADVICE)
     yield from _left_plain(artefact)
     yield from _absent(subject, artefact)
     yield from _empty(subject, artefact)
 
 
-def _incomplete(artefact: Artefact) -> Iterator[Fault]:
-    """Modules that lack a tensor which most of their like have."""
+def _incomplete(artefact: Artefact, known: Container[str]) -> Iterator[Fault]:
+    """Modules that lack a tensor which most of their like have, but for those of which it is known."""
     for like in families(artefact).values():
         counts = Counter(frozenset(artefact.leaves[module]) - _OPTIONAL for module in like)
         usual = max(counts, key=lambda leaves: (counts[leaves], len(leaves)))
         for module in like:
             here = frozenset(artefact.leaves[module]) - _OPTIONAL
-            if here < usual and not here <= _PLAIN:
+            if here < usual and not here <= _PLAIN and module not in known:
                 lack = ", ".join(sorted(usual - here))
                 yield _fault(artefact, module, f"expected {lack}, as {counts[usual]} modules like it have; found none")
 
@@ -87,6 +92,8 @@ def _may_be_plain(artefact: Artefact, module: str, exceptions: list[str]) -> boo
     """Whether the settings name a module among those that stay as they are."""
     if is_compressed_tensors(artefact):
         return scheme_of(artefact, module) is None
+    if artefact.method in PACKED_METHODS:
+        return settings_of(artefact, module).excluded
     return any(_tells(text, module) for text in exceptions)
 
 

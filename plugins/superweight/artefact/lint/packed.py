@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
-import numpy as np
-
 from superweight.artefact.container import Artefact
 from superweight.artefact.formats.awq import KNOWN, asked_awq_layout, awq_label, awq_misfits, named_awq
 from superweight.artefact.formats.gptq import asked_layout, gptq_version, misfits
@@ -16,16 +14,17 @@ from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.forward.runner import CannotTell
 
 _PARTS = ("qweight", "qzeros", "scales")
-_METHODS = ("gptq", "awq", "auto-round")
+PACKED_METHODS = ("gptq", "awq", "auto-round")
+"""`quant_method` of settings that these formats have."""
+
 _NAMES = {"gptq": "GPTQ", "gemm": "AWQ GEMM", "gemv": "AWQ GEMV"}
-_PROBED = 4  # rows of words that are looked at, at each end and in the middle
 _AGAIN = "Write the file again: it is not what its settings say."
 
 
 def packed_modules(artefact: Artefact) -> list[str]:
     """Modules of which the file holds codes, zero points or scales of these formats, or some of them."""
     found = {name.rpartition(".")[0] for name in artefact.tensors if name.rpartition(".")[2] in _PARTS}
-    return sorted(found) if artefact.method in _METHODS else []
+    return sorted(found) if artefact.method in PACKED_METHODS else []
 
 
 def whole_modules(subject: Subject) -> Iterator[tuple[Artefact, str]]:
@@ -40,46 +39,22 @@ def _missing(artefact: Artefact, module: str) -> list[str]:
     return [leaf for leaf in _PARTS if f"{module}.{leaf}" not in artefact.tensors]
 
 
-def _missing_parts(subject: Subject) -> Iterator[Fault]:
-    artefact = subject.artefact
-    if artefact is None or not _packs(artefact):
-        return
-    modules, file = packed_modules(artefact), artefact.path.name
-    if not modules:
-        yield Fault(file, f"expected packed codes, as its settings say {artefact.method}; found none", _AGAIN)
+def missing_parts(artefact: Artefact) -> Iterator[tuple[str, str]]:
+    """Modules that lack codes, zero points, scales or the groups that the settings speak of, and what they lack."""
+    modules = packed_modules(artefact) if _packs(artefact) else []
+    if _packs(artefact) and not modules:
+        yield "", f"expected packed codes, as the settings say {artefact.method}; found none"
     for module in modules:
-        for leaf in _missing(artefact, module):
-            yield Fault(f"{file}: {module}.{leaf}", f"expected {', '.join(_PARTS)}; found no {leaf}", _AGAIN)
-        if settings_of(artefact, module).ordered and f"{module}.g_idx" not in artefact.tensors:
-            found = "expected g_idx, as desc_act says that columns were grouped in another order; found none"
-            yield Fault(f"{file}: {module}.g_idx", found, _AGAIN)
+        if lack := _missing(artefact, module):
+            yield module, f"expected {', '.join(_PARTS)}; found no {', '.join(lack)}"
+        elif settings_of(artefact, module).ordered and f"{module}.g_idx" not in artefact.tensors:
+            yield module, "expected g_idx, as desc_act says that columns were grouped in another order; found none"
 
 
 def _packs(artefact: Artefact) -> bool:
     """Whether the settings say that matrices are in one of these formats; auto-round has others too."""
     known = named_awq(artefact.settings) or not isinstance(gptq_version(artefact.settings), CannotTell)
     return artefact.method in ("gptq", "awq") or (artefact.method == "auto-round" and known)
-
-
-def _left_dense(subject: Subject) -> Iterator[Fault]:
-    artefact = subject.artefact
-    if artefact is None:
-        return
-    kinds = {_kind(module) for module in packed_modules(artefact)}
-    for name in sorted(artefact.tensors):
-        module = name.removesuffix(".weight")
-        packed = f"{module}.qweight" in artefact.tensors
-        if module != name and not packed and _kind(module) in kinds and not settings_of(artefact, module).excluded:
-            yield Fault(
-                f"{artefact.tensors[name].file.name}: {name}",
-                f"expected {module}.qweight, as the settings do not except the module; found plain numbers",
-                "Name it in the settings: a loader makes a packed module, fills it with zeros and ignores the weight.",
-            )
-
-
-def _kind(module: str) -> tuple[str, ...]:
-    """A module's name without the numbers of layers and experts."""
-    return tuple(part for part in module.split(".") if not part.isdigit())
 
 
 def _packing(subject: Subject) -> Iterator[Fault]:
@@ -163,20 +138,6 @@ def _misfits(artefact: Artefact, module: str) -> Iterator[str]:
         yield from awq_misfits(artefact, module, asked_awq_layout(artefact, module, settings, packing))
 
 
-def _empty(subject: Subject) -> Iterator[Fault]:
-    for artefact, name in some(subject, "qweight"):
-        codes = artefact.raw(name)
-        middle = codes.shape[0] // 2
-        rows = np.concatenate([codes[:_PROBED], codes[middle : middle + _PROBED], codes[-_PROBED:]])
-        artefact.read += rows.nbytes
-        if rows.size and not rows.any():
-            yield Fault(
-                f"{artefact.tensors[name].file.name}: {name}",
-                f"expected codes, found zeros in all {len(rows)} rows of words that were looked at",
-                "Write the file again: this is what is saved where a loader filled what it did not find.",
-            )
-
-
 def some(subject: Subject, leaf: str) -> Iterator[tuple[Artefact, str]]:
     """Tensors of packed modules whose content a rule may read, with the artefact."""
     found = {f"{module}.{leaf}": artefact for artefact, module in whole_modules(subject)}
@@ -190,18 +151,6 @@ def _where(artefact: Artefact, module: str) -> str:
 
 RULES = (
     Rule(
-        "packed-tensor-missing",
-        "A loader fills codes, zero points or groups that are missing with zeros, and runs.",
-        "error",
-        _missing_parts,
-    ),
-    Rule(
-        "packed-left-dense",
-        "A loader makes a packed module of what the settings do not except, and ignores the plain weight.",
-        "error",
-        _left_dense,
-    ),
-    Rule(
         "packing-disagrees",
         "Codes in another packing than the settings name are read in the wrong order.",
         "error",
@@ -214,5 +163,4 @@ RULES = (
         "error",
         _shapes,
     ),
-    Rule("packed-codes-zero", "Codes that are all zero are a matrix that was never filled.", "error", _empty),
 )
