@@ -37,7 +37,12 @@ def test_a_directory_and_a_card(tiny_checkpoint, card, tmp_path, capsys):
     assert "of the checkpoint's" in said.out
     assert said.out.count("logits equal bit for bit") == 2
     assert "super weights: 0, named by nobody" in said.err
-    assert json.loads((tmp_path / "a" / "superweight.json").read_text())["recipe"]["id"] == "tiny-w4"
+    told = json.loads((tmp_path / "a" / "superweight.json").read_text())
+    assert told["recipe"]["id"] == "tiny-w4"
+    assert [(trip["load"], trip["activations"]) for trip in told["round_trip"]] == [
+        ("default", "as they are"),
+        ("dequantised", "as they are"),
+    ]
     assert main(["check", str(tmp_path / "a"), "--reference", str(source), "--super-weights", _list(tmp_path)]) == 0
 
 
@@ -57,6 +62,23 @@ def test_a_list_of_super_weights(tiny_checkpoint, card, tmp_path, capsys):
     assert "1 excluded" in capsys.readouterr().out
 
 
+def test_what_loads_as_another_model_is_not_published(tiny_checkpoint, card, tmp_path, capsys, monkeypatch):
+    from superweight.artefact.writing import round_trip
+
+    source, _ = tiny_checkpoint
+    load = round_trip.load_artefact
+
+    def spoilt(directory, **how):
+        model = load(directory, **how)
+        model.model.norm.weight.mul_(2)
+        return model
+
+    monkeypatch.setattr(round_trip, "load_artefact", spoilt)
+    assert main(["compress", str(source), "--recipe", str(card), "-o", str(tmp_path / "a"), "--round-trip"]) == 2
+    assert "loaded again, the artefact is not the recipe's model, and nothing is published" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
 def test_restored_super_weights_name_the_next_command(tiny_checkpoint, card, tmp_path, capsys):
     source, _ = tiny_checkpoint
     card.write_text(RECIPE + 'super_weights = "restored"\n')
@@ -74,6 +96,7 @@ def test_restored_super_weights_name_the_next_command(tiny_checkpoint, card, tmp
         (["--format", "gguf"], "needs --type"),
         (["--format", "gguf", "--type", "Q8_0", "--recipe", "integer-w8-channel"], "--recipe does not go with"),
         (["--recipe", "integer-w8-channel", "--type", "Q8_0"], "--type does not go with"),
+        (["--recipe", "integer-w8-channel", "--keep-super-weights"], "--keep-super-weights does not go with"),
         (["--recipe", "integer-w8a8-channel", "--shard-size", "five"], "is no size"),
         (["--recipe", "integer-w8a8-channel", "--run", "/nowhere"], "cannot be read"),
     ],

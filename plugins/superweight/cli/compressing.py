@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from superweight.cards.base import Coordinate
     from superweight.cards.recipe import RecipeCard
     from superweight.checkpoint.files import Checkpoint
+    from superweight.evidence.artefact import RoundTrip
     from superweight.runs.document import CellDocument
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -53,6 +54,9 @@ def _compress_arguments(compress: argparse.ArgumentParser) -> None:
         help="default compressed-tensors",
     )
     compress.add_argument("--type", metavar="T", help="of GGUF: how matrices are stored, such as Q8_0 or Q4_0")
+    compress.add_argument(
+        "--keep-super-weights", action="store_true", help="of GGUF: store the matrices that hold them in F32"
+    )
     compress.add_argument("--shard-size", default="5GB", metavar="SIZE", help="bytes of a file at most; default 5GB")
     compress.add_argument(
         "--dtype", default="", choices=_DTYPES, help="round the checkpoint to it first; default: its own dtype"
@@ -82,7 +86,7 @@ def _compress(options: argparse.Namespace) -> int:
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse options that belong to the other format."""
     gguf = options.format == "gguf"
-    foreign = ("recipe", "dtype", "round_trip", "of_run") if gguf else ("type",)
+    foreign = ("recipe", "dtype", "round_trip", "of_run") if gguf else ("type", "keep_super_weights")
     if given := [name for name in foreign if getattr(options, name)]:
         named = f"--{given[0].removeprefix('of_').replace('_', '-')}"
         raise InfraError(f"{named} does not go with --format {options.format}", reason="unsupported")
@@ -103,17 +107,20 @@ def _compressed_tensors(options: argparse.Namespace, cards: Library, model: Mode
         options.super_weights, model, detect_by_default=needs_super_weights(recipe.method)
     )
     say(f"super weights: {len(known)}, named by {named_by}")
-    written = write(
-        checkpoint,
-        recipe,
-        options.out,
-        known,
-        shard_size=size_of(options.shard_size),
-        dtype=options.dtype,
-        finish=_readme(options, model, recipe, checkpoint, known),
-    )
-    _tell(written, known, options.source)
-    return _round_trip(options, written, checkpoint, recipe, known) if options.round_trip else 0
+    readme = _readme(options, model, recipe, checkpoint, known)
+    trips: list[RoundTrip] = []
+
+    def finish(directory: Path) -> Mapping[str, Any]:
+        if readme:
+            (directory / "README.md").write_text(readme, encoding="utf-8")
+        if options.round_trip:
+            trips.extend(_round_trip(directory, checkpoint, recipe, known, options.dtype))
+        return {"round_trip": [trip.model_dump(mode="json") for trip in trips]}
+
+    size = size_of(options.shard_size)
+    written = write(checkpoint, recipe, options.out, known, shard_size=size, dtype=options.dtype, finish=finish)
+    _tell(written, options.source, trips)
+    return 0
 
 
 def _readme(
@@ -122,14 +129,14 @@ def _readme(
     recipe: RecipeCard,
     checkpoint: Checkpoint,
     known: Mapping[Coordinate, str],
-) -> Callable[[Path], object] | None:
-    """Puts the card of the cell into the directory, if a run is named; made before anything is written.
+) -> str:
+    """The card of the cell, if a run is named; made before anything is written.
 
     Raises:
         InfraError: what the run measured under these names is not what is written (`recipe-mismatch`).
     """
     if options.of_run is None:
-        return None
+        return ""
     from superweight.report.model_card import cell_of, model_card
     from superweight.runs.read import read_document
 
@@ -139,8 +146,7 @@ def _readme(
             f"{options.of_run} measured {name} {unlike}: its figures are not this artefact's. Name another run.",
             reason="recipe-mismatch",
         )
-    text = model_card(document, name, base_model=_hub_id(model))
-    return lambda directory: (directory / "README.md").write_text(text, encoding="utf-8")
+    return model_card(document, name, base_model=_hub_id(model))
 
 
 def _unlike(
@@ -165,7 +171,7 @@ def _hub_id(model: ModelCard) -> str:
     return str(getattr(model.source, "repository", ""))
 
 
-def _tell(written: Written, known: Mapping[Coordinate, str], source: str) -> None:
+def _tell(written: Written, source: str, trips: Sequence[RoundTrip]) -> None:
     share = written.bytes / written.source_bytes if written.source_bytes else 0.0
     taken_up = f", {written.taken_up} files taken up from a run before" if written.taken_up else ""
     print(f"{written.directory}: {written.about}")
@@ -174,7 +180,9 @@ def _tell(written: Written, known: Mapping[Coordinate, str], source: str) -> Non
         f"{written.modules} modules with codes, {len(written.excluded)} excluded{taken_up}; {written.seconds:.0f} s"
     )
     print("every code, scale and zero point was read back and is the recipe's; so is every weight they decode to")
-    for note in written.notes:
+    for trip in trips:
+        print(trip)
+    for note in dict.fromkeys([*written.notes, *(trip.note for trip in trips if trip.note and not trip.equal)]):
         print(f"note: {note}")
     if written.restored:
         print(
@@ -184,29 +192,40 @@ def _tell(written: Written, known: Mapping[Coordinate, str], source: str) -> Non
 
 
 def _round_trip(
-    options: argparse.Namespace,
-    written: Written,
-    checkpoint: Checkpoint,
-    recipe: RecipeCard,
-    known: Mapping[Coordinate, str],
-) -> int:
-    """0 if one way of loading gives the recipe's every number and logit; 1 if none does."""
+    directory: Path, checkpoint: Checkpoint, recipe: RecipeCard, known: Mapping[Coordinate, str], dtype: str
+) -> list[RoundTrip]:
+    """Load it in every way.
+
+    Raises:
+        InfraError: in none is every number and logit the recipe's (`corrupt`).
+    """
     from superweight.artefact.writing.round_trip import round_trip
 
-    found = round_trip(written.directory, checkpoint, recipe, list(known), dtype=options.dtype)
-    for one in found:
-        print(one)
-        if one.note and not one.equal:
-            print(f"note: {one.note}")
-    return 0 if any(one.equal for one in found) else 1
+    found = round_trip(directory, checkpoint, recipe, list(known), dtype=dtype)
+    if not any(one.equal for one in found):
+        told = "; ".join(f"{one}{f' ({one.note})' if one.note else ''}" for one in found)
+        raise InfraError(
+            f"loaded again, the artefact is not the recipe's model, and nothing is published: {told}. Without "
+            "--round-trip it is written, its files checked by themselves.",
+            reason="corrupt",
+        )
+    return found
 
 
 def _gguf(options: argparse.Namespace, cards: Library, model: ModelCard, checkpoint: Checkpoint) -> int:
-    write_gguf = resolve_name("superweight.artefact.writing.gguf:write_gguf")
-    write_gguf(checkpoint, options.type, options.out)
-    size = options.out.stat().st_size
+    module = "superweight.artefact.writing.gguf"
+    known, _, named_by = known_super_weights(options.super_weights, model, detect_by_default=options.keep_super_weights)
+    say(f"super weights: {len(known)}, named by {named_by}")
+    keep = resolve_name(f"{module}:keeping_super_weights")(known) if options.keep_super_weights else {}
+    write_gguf = resolve_name(f"{module}:write_gguf")
+    written = write_gguf(checkpoint, options.type, options.out, keep=keep, super_weights=known)
     source = sum(file.stat().st_size for file in {info.file for info in checkpoint.tensors.values()})
-    print(f"{options.out}: {size / 1e6:,.1f} MB, {size / source:.1%} of the checkpoint's {source / 1e6:,.1f} MB")
+    print(
+        f"{written.path}: {written.bytes / 1e6:,.1f} MB, {written.bytes / source:.1%} of the checkpoint's "
+        f"{source / 1e6:,.1f} MB"
+    )
+    for note in written.notes:
+        print(f"note: {note}")
     return 0
 
 

@@ -257,6 +257,30 @@ def test_a_checkpoint_can_be_rounded_first(checkpoint, written):
     assert json.loads((made.directory / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_the_config_names_the_dtype_in_which_codes_decode(checkpoint, written, tmp_path):
+    """Whatever the checkpoint's own says: transformers loads in that dtype."""
+    source = checkpoint("llama")
+    shutil.copytree(source.directory, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config.pop("dtype", None)
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
+    made = json.loads((written(open_directory(tmp_path / "m"), W4).directory / "config.json").read_text())
+    assert made["dtype"] == "float32"
+    assert "torch_dtype" not in made
+
+
+def test_matrices_in_several_dtypes_are_refused(checkpoint, written, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(checkpoint("llama").directory, tmp_path / "m")
+    state = load_file(tmp_path / "m" / "model.safetensors")
+    for dtype in (torch.bfloat16, torch.float64, torch.float8_e4m3fn):
+        save_file({**state, f"{DOWN}.weight": state[f"{DOWN}.weight"].to(dtype)}, tmp_path / "m" / "model.safetensors")
+        with pytest.raises(InfraError, match="stores the matrices to be compressed as") as caught:
+            written(open_directory(tmp_path / "m"), W4)
+        assert caught.value.reason == "unsupported"
+
+
 def test_scales_of_another_dtype_are_told_of(checkpoint, recipe):
     source = checkpoint("llama", torch.bfloat16)
     assert not plan(source, recipe(**W4)).notes

@@ -86,6 +86,7 @@ class Plan:
         ignored: names of Linear modules without codes.
         excluded: parameters of the decoder layers without codes.
         dtype: to which the checkpoint is rounded first; None leaves it.
+        stored: torch's name of the dtype of the weights that the codes are of.
         notes: what a reader of the artefact must know.
     """
 
@@ -95,6 +96,7 @@ class Plan:
     ignored: tuple[str, ...]
     excluded: tuple[str, ...]
     dtype: torch.dtype | None = None
+    stored: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -142,13 +144,32 @@ def plan(
     ignored = [name for module in outline.linear_modules for name in outline.module_names(module)]
     ignored += [spelt for name in excluded for spelt in _spelt(outline, name)]
     left = tuple(dict.fromkeys(name for name in ignored if name not in modules and name not in _coded(coded)))
+    stored = dtype or _stored(checkpoint, coded)
     units = _units(checkpoint, coded, scheme, card, dtype)
-    notes = tuple(_notes(scheme, units, checkpoint, SAFETENSORS[dtype] if dtype else ""))
+    notes = tuple(_notes(scheme, units, SAFETENSORS[stored]))
     shards = tuple(shards_of(units, shard_size))
-    return Plan(scheme, recipe, shards, left, excluded, _torch_dtype(dtype), notes)
+    return Plan(scheme, recipe, shards, left, excluded, _torch_dtype(dtype), stored, notes)
 
 
-def _notes(scheme: Scheme, units: Sequence[Unit], checkpoint: Checkpoint, cast: str) -> Iterator[str]:
+def _stored(checkpoint: Checkpoint, coded: Sequence[Source]) -> str:
+    """Torch's name of the one dtype in which all matrices are stored that get codes.
+
+    Raises:
+        InfraError: they have several, or one that no recipe rounds (`unsupported`).
+    """
+    found = {checkpoint.tensors[part.tensor].dtype: part.tensor for source in coded for part in source.parts}
+    names = {SAFETENSORS[name]: name for name in SAFETENSORS if name != "float64"}
+    if len(found) > 1 or not found.keys() <= names.keys():
+        listed = ", ".join(f"{name} {dtype}" for dtype, name in found.items())
+        raise InfraError(
+            f"{checkpoint.directory} stores the matrices to be compressed as {listed}; expected one of "
+            f"{', '.join(names)} for all. Save the linear weights of the decoder layers in one dtype.",
+            reason="unsupported",
+        )
+    return names[next(iter(found))]
+
+
+def _notes(scheme: Scheme, units: Sequence[Unit], stored: str) -> Iterator[str]:
     """What is true of the file and not of every way of loading it."""
     if scheme.note:
         yield scheme.note
@@ -156,10 +177,7 @@ def _notes(scheme: Scheme, units: Sequence[Unit], checkpoint: Checkpoint, cast: 
         yield "transformers loads packed zero points with CompressedTensorsConfig(dequantize=True) alone"
     if scheme.activations and any(unit.source and unit.source.expert is not None for unit in units):
         yield "transformers leaves the inputs of experts as they are"
-    first = next(unit for unit in units if unit.source)
-    assert first.source is not None
-    scale = next(slot.dtype for slot in first.slots if slot.name.endswith(".weight_scale"))
-    stored = cast or checkpoint.tensors[first.source.parts[0].tensor].dtype
+    scale = next(slot.dtype for unit in units for slot in unit.slots if slot.name.endswith(".weight_scale"))
     if scale != stored:
         yield (
             f"scales are {scale} beside weights that were {stored}: transformers converts them as it loads, and so has "
@@ -176,7 +194,7 @@ def write(
     shard_size: int = SHARD_SIZE,
     dtype: str = "",
     progress: bool = True,
-    finish: Callable[[Path], object] | None = None,
+    finish: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> Written:
     """Write a recipe's codes, whole or not at all.
 
@@ -190,7 +208,8 @@ def write(
         shard_size: bytes of tensors in a file.
         dtype: torch's name of one to which the checkpoint is rounded first; empty leaves it.
         progress: show a bar.
-        finish: puts something more into the directory before it gets its name.
+        finish: is given the whole directory before it gets its name, and may look at it, add to it, or refuse it; what
+            it returns goes into superweight.json.
 
     Raises:
         InfraError: as `plan`; the name is taken (`unsupported`), the disk is full (`disk-full`), or what was read back
@@ -207,11 +226,10 @@ def write(
         taken_up = len(work.done)
         work.require(_still_needed(planned, work, checkpoint))
         _write_shards(checkpoint, planned, work, header, progress)
-        _write_settings(checkpoint, planned, work, dtype)
-        facts = _facts(checkpoint, card, planned, work, super_weights)
-        _write_json(work.directory / metadata.FILE, {**facts, "identity": identity})
-        if finish is not None:
-            finish(work.directory)
+        _write_settings(checkpoint, planned, work)
+        facts = {**_facts(checkpoint, card, planned, work, super_weights), "identity": identity}
+        more = finish(work.directory) if finish is not None else {}
+        _write_json(work.directory / metadata.FILE, {**facts, **more})
         work.publish()
     restored = tuple(super_weights) if restores(card.method) else ()
     return Written(
@@ -352,9 +370,9 @@ def _bytes(checkpoint: Checkpoint, planned: Plan, unit: Unit) -> Iterator[tuple[
         yield name, raw_bytes(tensor)
 
 
-def _write_settings(checkpoint: Checkpoint, planned: Plan, work: Work, dtype: str) -> None:
+def _write_settings(checkpoint: Checkpoint, planned: Plan, work: Work) -> None:
     settings = quantization_config(planned.scheme, planned.ignored)
-    _write_json(work.directory / "config.json", config_of(checkpoint.config, settings, dtype))
+    _write_json(work.directory / "config.json", config_of(checkpoint.config, settings, planned.stored))
     if len(planned.shards) > 1:
         _write_json(work.directory / INDEX, index_of(planned.shards))
     carry(checkpoint.directory, work.directory)

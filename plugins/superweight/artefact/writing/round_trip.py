@@ -70,10 +70,9 @@ def round_trip(
     loaded = _reference(checkpoint, dtype)
     tokens = _tokens(loaded)
     cell = in_memory(loaded, _without_adapter(card), super_weights, tokens)
-    stored = loaded.dtype
     del loaded
     note = scheme_of(card.method).note
-    return [_compared(directory, load, stored, tokens, cell, note) for load in loads]
+    return [_compared(directory, load, tokens, cell, note) for load in loads]
 
 
 def _without_adapter(card: RecipeCard) -> RecipeCard:
@@ -110,13 +109,11 @@ def in_memory(
     return InMemory(parameters, plain, whole, len(hooks))
 
 
-def _compared(
-    directory: Path, load: Load, stored: torch.dtype, tokens: torch.Tensor, cell: InMemory, note: str
-) -> RoundTrip:
+def _compared(directory: Path, load: Load, tokens: torch.Tensor, cell: InMemory, note: str) -> RoundTrip:
     found = RoundTrip(load=load, note=note, expected=cell.quantising, tools=tools())
     try:
         with _silent_bars():
-            model = load_artefact(directory, dtype=stored, dequantise=load == "dequantised")
+            model = load_artefact(directory, dequantise=load == "dequantised")
             _logits(model, tokens)  # the first pass of a default load decodes the weights
             with _watched(model) as watch:
                 logits = _logits(model, tokens)
@@ -138,12 +135,11 @@ def _compared(
     )
 
 
-def load_artefact(directory: Path, *, dtype: Any = "auto", dequantise: bool = False) -> Any:
+def load_artefact(directory: Path, *, dequantise: bool = False) -> Any:
     """Load an artefact with transformers as anybody would.
 
     Args:
         directory: the artefact.
-        dtype: of what has no codes.
         dequantise: decode weights while loading, and leave activations as they are.
     """
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
@@ -153,7 +149,7 @@ def load_artefact(directory: Path, *, dtype: Any = "auto", dequantise: bool = Fa
     how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if dequantise else {}
     with quiet(), _silent_bars():
         model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, **how
+            directory, dtype="auto", local_files_only=True, trust_remote_code=False, use_safetensors=True, **how
         )
     return model.eval().requires_grad_(False)
 

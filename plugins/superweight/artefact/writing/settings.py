@@ -86,13 +86,16 @@ def shortened(ignore: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(short))
 
 
-def config_of(source: Mapping[str, Any], settings: Mapping[str, Any], dtype: str = "") -> dict[str, Any]:
-    """`config.json` with the codes' settings, and another dtype of what has none if it was rounded."""
-    config = {**source, "quantization_config": dict(settings)}
-    if dtype:
-        config["dtype"] = dtype
-        config.pop("torch_dtype", None)
-    return config
+def config_of(source: Mapping[str, Any], settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """`config.json` with the codes' settings, and the dtype in which they decode to the recipe's numbers.
+
+    Args:
+        source: the checkpoint's; its own dtype may be another than that of its weights.
+        settings: the codes'.
+        dtype: torch's name.
+    """
+    config = {name: value for name, value in source.items() if name != "torch_dtype"}
+    return {**config, "dtype": dtype, "quantization_config": dict(settings)}
 
 
 def _library() -> Any:
