@@ -49,6 +49,7 @@ class LoadedModel:
         compute_dtype: arithmetic of matmuls in the forward pass.
         device: where the parameters are.
         account: what became of every tensor of the files; None of a model that was not loaded from files.
+        inference_mode: whether passes may run in torch's inference mode, which weights of some quantisers do not take.
         recipes: kinds of the recipes in force; empty while the model is what its files hold.
     """
 
@@ -59,6 +60,7 @@ class LoadedModel:
     compute_dtype: torch.dtype
     device: torch.device
     account: Account | None = None
+    inference_mode: bool = True
     recipes: list[str] = field(default_factory=list, compare=False)
 
     @cached_property
@@ -76,7 +78,8 @@ class LoadedModel:
         """
         differs = self.compute_dtype != next(self.model.parameters()).dtype
         with (
-            torch.no_grad() if differs else torch.inference_mode(),  # under which autocast keeps nothing
+            torch.no_grad() if differs or not self.inference_mode else torch.inference_mode(),
+            # in inference mode, autocast keeps nothing
             torch.autocast(self.device.type, self.compute_dtype, enabled=differs),
             _cast_once(self.model, self.compute_dtype) if differs else nullcontext(),
         ):

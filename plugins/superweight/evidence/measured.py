@@ -178,14 +178,21 @@ class StoredWeight(Coordinate):
         default="", description="how the file and what was loaded from it contradict each other; mostly they do not"
     )
 
+    @property
+    def contradicted(self) -> bool:
+        """Whether a file contradicts itself, or what was loaded from it."""
+        return bool(self.disagreement) or any(point.corrupt for point in self.points)
+
     def kept(self, promise: Promise) -> bool | None:
         """Whether it is what was promised, at every point where it can be told; None if that cannot be told of any.
 
         A file that contradicts itself, or what was loaded from it, keeps nothing.
         """
-        if self.disagreement or any(point.corrupt for point in self.points):
+        if self.contradicted:
             return False
         told = [point for point in self.points if point.value is not None]
+        if any(point.outcome == "lost" and point.step is None for point in told) and promise.kind == "within-step":
+            return False  # whatever the steps are, less than half or another sign is nothing that was promised
         if promise.kind == "exact" and all(point.point == "memory" for point in told):
             return self.survived
         seen = [(point.value, point.step) for point in told] or [(self.stored, None)]

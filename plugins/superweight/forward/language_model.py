@@ -177,7 +177,7 @@ class LanguageModel:
         """The module whose answer, put back in place, gives the model's own logits; tried on a few tokens."""
         device = next(self.model.parameters()).device
         tokens = torch.arange(_PROBE_TOKENS, device=device)[None] % self.vocabulary
-        with torch.inference_mode():
+        with torch.no_grad():
             expected = self.model(input_ids=tokens, use_cache=False).logits[0]
             for body in (self.model.base_model, self.model.get_decoder()):
                 if body is not self.model and body is not None and self._agrees(body, tokens, expected):
@@ -190,7 +190,7 @@ class LanguageModel:
         if not _multiplies_plainly(head) or len(head.weight) != self.vocabulary:
             return False
         tokens = torch.arange(_PROBE_TOKENS, device=head.weight.device)[None] % self.vocabulary
-        with torch.inference_mode():
+        with torch.no_grad():
             states = self.states(tokens)[0]
             if (states.device, states.dtype) != (head.weight.device, head.weight.dtype):
                 return False
@@ -221,7 +221,7 @@ def vocabulary_of(model: Any) -> int:
     if head is None:
         return int(model.config.get_text_config().vocab_size)
     tokens = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
-    with torch.inference_mode():
+    with torch.no_grad():
         return int(model(input_ids=tokens, use_cache=False).logits.shape[-1])
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
 
     from superweight.cards.base import Coordinate
-    from superweight.evidence.measured import LayerPeaks, Sanity, Size
+    from superweight.evidence.artefact import Finding
+    from superweight.evidence.measured import LayerPeaks, Sanity, Size, StoredPoint
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
@@ -95,12 +96,28 @@ class Inspection:
         size: bits per weight; or why that cannot be told.
         figures: what the recipe chose or counted on the way, JSON-ready.
         peaks: largest activations by layer; empty where they cannot be traced.
+        findings: faults of a file that show without running it.
+        unchecked: rules on files that could not be applied, and why.
     """
 
     sanity: Sanity | CannotTell
     size: Size | CannotTell
     figures: Mapping[str, Any] = field(default_factory=dict)
     peaks: Sequence[LayerPeaks] = ()
+    findings: Sequence[Finding] = ()
+    unchecked: Mapping[str, str] = field(default_factory=dict)
+
+
+class Points(NamedTuple):
+    """A scalar at every point where a runner can look at it.
+
+    Attributes:
+        points: in the order of the model's way: in memory, in the file, after reload.
+        disagreement: how file and reload contradict each other; empty if they do not.
+    """
+
+    points: Sequence[StoredPoint]
+    disagreement: str = ""
 
 
 class Runner(Protocol):
@@ -160,3 +177,16 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Let go of whatever is held."""
+
+
+@runtime_checkable
+class ShowsPoints(Protocol):
+    """A runner whose model lies in files: it shows a scalar there, and once they are loaded."""
+
+    def points(self, where: Coordinate, original: Scalar) -> Points:
+        """What becomes of one scalar of a down projection, point by point.
+
+        Args:
+            where: the scalar.
+            original: what the uncompressed model holds there.
+        """

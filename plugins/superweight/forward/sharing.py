@@ -100,7 +100,7 @@ class _SharingProbe:
     def holds(self, way: Callable[[], torch.Tensor]) -> bool:
         """Whether the second request gets the logits it gets in a plain call."""
         model, wanted = self._language_model.model, self._requests[1]
-        with torch.inference_mode():
+        with torch.no_grad():
             plain = model(input_ids=torch.tensor([wanted.inputs], device=self._device), use_cache=False).logits
             try:
                 found = way()

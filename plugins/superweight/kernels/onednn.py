@@ -74,6 +74,8 @@ def _linear(dtype: torch.dtype, *given: Any, **named: Any) -> torch.Tensor | Non
 
 def _fits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
     given = (x, weight) if bias is None else (x, weight, bias)
+    if any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) for tensor in given):
+        return False  # a quantiser's own class, which says itself how it is multiplied
     narrowed = torch.is_autocast_enabled("cpu") or any(tensor.dtype != torch.float32 for tensor in given)
     return not narrowed and x.numel() > 0 and weight.is_contiguous()
 

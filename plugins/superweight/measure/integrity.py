@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from superweight.artefact.check import outcome
 from superweight.cards import Cell, Coordinate, KnownSuperWeight
 from superweight.checkpoint.loading import LoadedModel
 from superweight.errors import InfraError
 from superweight.evaluate import PROTOCOL
 from superweight.evidence import CellEvidence, Coverage, LayerPeaks, Sanity, Size, StoredWeight, content_key
-from superweight.evidence.measured import ClaimedWeight, ExaminedWeight
-from superweight.forward.runner import CannotTell, Runner, Scalar
+from superweight.evidence.artefact import Finding
+from superweight.evidence.measured import ClaimedWeight, ExaminedWeight, StoredPoint
+from superweight.forward.runner import CannotTell, Runner, Scalar, ShowsPoints
 from superweight.measure.batches import measure_once
 from superweight.measure.reference import ProtectedWeight, Reference
 
@@ -55,6 +57,8 @@ def inspect_into(reference: Reference, runner: Runner, cell: Cell, evidence: Cel
     evidence.recipe_figures = found["recipe_figures"]
     evidence.size = Size.model_validate(found["size"])
     evidence.super_weights = [StoredWeight.model_validate(weight) for weight in found["super_weights"]]
+    evidence.format_findings = [Finding.model_validate(finding) for finding in found["findings"]]
+    evidence.format_unchecked = found["unchecked"]
     evidence.coverage = _coverage(reference)
     set_cell_key(evidence, runner)
     if measured.since:
@@ -87,14 +91,30 @@ def _inspected(reference: Reference, runner: Runner) -> dict[str, Any]:
             raise InfraError(f"what became of the weights cannot be told: {what.reason}", reason="cannot-tell")
     assert isinstance(found.sanity, Sanity)
     assert isinstance(found.size, Size)
-    weights = [_compared(where, weight, runner.stored(where)) for where, weight in reference.protected.items()]
+    weights = [_looked_at(runner, where, weight) for where, weight in reference.protected.items()]
     return {
         "sanity": found.sanity.model_dump(),
         "recipe_figures": _named_by_strings(found.figures),
         "size": found.size.model_dump(),
         "super_weights": [weight.model_dump() for weight in weights],
         "peaks": [peaks.model_dump() for peaks in found.peaks],
+        "findings": [finding.model_dump() for finding in found.findings],
+        "unchecked": dict(found.unchecked),
     }
+
+
+def _looked_at(runner: Runner, where: Coordinate, weight: ProtectedWeight) -> StoredWeight:
+    """A super weight wherever the runner can look at it."""
+    found = _compared(where, weight, runner.stored(where))
+    if not isinstance(runner, ShowsPoints):
+        return found
+    points, disagreement = runner.points(where, weight.original)
+    told = [point for point in points if point.value is not None]
+    reload = next((point for point in told if point.point == "reload"), None)
+    named: dict[str, Any] = {"points": list(points), "disagreement": disagreement}
+    if reload is not None:
+        named |= {"reloaded": reload.value, "reloaded_bits": reload.bits}
+    return found.model_copy(update={**named, "survived": all(point.outcome == "exact" for point in told)})
 
 
 def _compared(where: Coordinate, weight: ProtectedWeight, stored: Scalar | CannotTell) -> StoredWeight:
@@ -106,6 +126,7 @@ def _compared(where: Coordinate, weight: ProtectedWeight, stored: Scalar | Canno
     if isinstance(stored, CannotTell):
         raise InfraError(f"whether {where} survives cannot be told: {stored.reason}", reason="cannot-tell")
     original = weight.original
+    survived = (original.dtype, original.bits) == (stored.dtype, stored.bits)
     return StoredWeight(
         **where.model_dump(),
         status=weight.status,
@@ -115,7 +136,16 @@ def _compared(where: Coordinate, weight: ProtectedWeight, stored: Scalar | Canno
         original_bits=original.bits,
         stored=stored.value,
         stored_bits=stored.bits,
-        survived=(original.dtype, original.bits) == (stored.dtype, stored.bits),
+        survived=survived,
+        points=[
+            StoredPoint(
+                point="memory",
+                value=stored.value,
+                bits=stored.bits,
+                dtype=stored.dtype,
+                outcome="exact" if survived else outcome(original.value, stored.value, 0.0),
+            )
+        ],
     )
 
 
