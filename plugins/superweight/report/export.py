@@ -82,7 +82,7 @@ def _rows(document: RunDocument, cell: CellDocument) -> Iterator[dict[str, Any]]
         "compressed_bits_per_weight": cell.size.compressed_bits_per_weight if cell.size else None,
         "model_bits_per_weight": cell.size.model_bits_per_weight if cell.size else None,
         "super_weights": len(cell.super_weights),
-        "super_weights_kept": sum(weight.survived for weight in cell.super_weights),
+        "super_weights_kept": len(cell.super_weights) - len(cell.lost_super_weights),
         "seconds": sum(cell.seconds.values()),
     }
     gates: list[GateResult | None] = [*cell.gates]

@@ -36,7 +36,7 @@ def candidate_rows(document: RunDocument) -> list[CandidateRow]:
 
 def _row(cell: CellDocument, whole: CellDocument | None) -> CandidateRow:
     perplexity, score = closest(cell, "perplexity"), closest(cell, "zero-shot")
-    kept = sum(weight.survived for weight in cell.super_weights)
+    kept = len(cell.super_weights) - len(cell.lost_super_weights)
     simulated = cell.method is not None and cell.method.simulated
     return CandidateRow(
         cell=cell,

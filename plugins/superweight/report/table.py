@@ -69,7 +69,7 @@ def cell_rows(document: RunDocument) -> pd.DataFrame:
 def _survival(cell: CellDocument) -> str:
     if cell.role == "baseline" or not cell.super_weights:
         return ""
-    kept = sum(weight.survived for weight in cell.super_weights)
+    kept = len(cell.super_weights) - len(cell.lost_super_weights)
     return f"{kept}/{len(cell.super_weights)} kept"
 
 

@@ -72,6 +72,6 @@ def _unsupported(cell: CellEvidence, gate: GateResult) -> str:
         return "a figure of it is no number"
     if gate.p_pass is not None and gate.alpha is not None and not gate.p_pass <= gate.alpha:
         return f"a loss beyond the margin is not excluded (p = {gate.p_pass:.2g})"
-    if gate.kind == "super-weights" and cell.promises and not all(weight.survived for weight in cell.super_weights):
+    if gate.kind == "super-weights" and cell.promises and cell.lost_super_weights:
         return "a super weight that is promised is lost"
     return ""

@@ -44,7 +44,7 @@ class KeptWeight(Coordinate):
 
     original: str = Field(description="bits in the checkpoint, hexadecimal")
     stored: str = Field(description="bits after compression")
-    survived: bool
+    survived: bool = Field(description="whether it is kept, as its recipe promises or would")
 
 
 class PerplexityFigure(Record):
@@ -313,7 +313,7 @@ def _figures(cell: CellEvidence, items: Mapping[str, Sequence[str]]) -> CellFigu
         role=cell.role,
         promises=cell.promises,
         key=cell.key,
-        super_weights=[_kept(weight) for weight in sorted(cell.super_weights, key=lambda weight: weight.key)],
+        super_weights=_kept_weights(cell),
         bits_per_weight=cell.size.compressed_bits_per_weight if cell.size else None,
         model_bits_per_weight=cell.size.model_bits_per_weight if cell.size else None,
         perplexity={corpus: PerplexityFigure.of(figure) for corpus, figure in sorted(cell.perplexity.items())},
@@ -322,7 +322,13 @@ def _figures(cell: CellEvidence, items: Mapping[str, Sequence[str]]) -> CellFigu
     )
 
 
-def _kept(weight: StoredWeight) -> KeptWeight:
+def _kept_weights(cell: CellEvidence) -> list[KeptWeight]:
+    lost = {weight.key for weight in cell.lost_super_weights}
+    ordered = sorted(cell.super_weights, key=lambda weight: weight.key)
+    return [_kept(weight, kept=weight.key not in lost) for weight in ordered]
+
+
+def _kept(weight: StoredWeight, *, kept: bool) -> KeptWeight:
     return KeptWeight(
         layer=weight.layer,
         expert=weight.expert,
@@ -330,7 +336,7 @@ def _kept(weight: StoredWeight) -> KeptWeight:
         column=weight.column,
         original=weight.original_bits,
         stored=weight.stored_bits,
-        survived=weight.survived,
+        survived=kept,
     )
 
 

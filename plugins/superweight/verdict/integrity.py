@@ -4,29 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from superweight.evidence.measured import CellEvidence, ClaimedWeight, Coverage, DetectionEvidence, ExaminedWeight
+from superweight.cards.promise import Promise
+from superweight.evidence.measured import (
+    CellEvidence,
+    ClaimedWeight,
+    Coverage,
+    DetectionEvidence,
+    ExaminedWeight,
+    Verdict,
+)
 from superweight.verdict.result import GateResult
 
 _NONE = "no super weight found: zeroing no single candidate of any down projection makes the model clearly worse"
 
 
-def judge_super_weights(cell: CellEvidence) -> GateResult:
-    """Whether every super weight of the card and of detection kept its bits, those that the card only lists included.
+_KEPT = {
+    "exact": "survive bit for bit",
+    "within-step": "are kept within one step of the format that holds them",
+    "percent": "are kept within {0}",
+}
 
-    A recipe that makes no promise gets its losses listed and passes.
+
+def judge_super_weights(cell: CellEvidence) -> GateResult:
+    """Whether every super weight of the card and of detection is what was promised, those only listed included.
+
+    It is looked at at every point that the runner shows. A recipe that makes no promise gets its losses listed and
+    passes, unless a file and what was loaded from it contradict each other.
     """
-    lost = [weight for weight in cell.super_weights if not weight.survived]
-    lines = [weight.describe() for weight in cell.super_weights]
+    promise = Promise.of(cell.promise)
+    lost = cell.lost_super_weights
+    lines = [weight.describe(promise) for weight in cell.super_weights]
     kept = len(cell.super_weights) - len(lost)
-    head = f"{kept} of {len(cell.super_weights)} super weights survive bit for bit"
+    head = f"{kept} of {len(cell.super_weights)} super weights {_KEPT[promise.kind].format(promise)}"
     if not cell.super_weights:
         head = "no super weight is known in this model, so none can be lost"
     elif not cell.promises:
         head += " (not promised by this recipe)"
+    contradicting = [weight for weight in cell.super_weights if weight.contradicted]
+    if contradicting:
+        head += f"; the file contradicts itself, or what is loaded from it, at {len(contradicting)}"
+    unknown = [weight for weight in lost if weight.kept(promise) is None]
+    if unknown and cell.promises:
+        head += f"; of {len(unknown)} that cannot be told, since the steps of the format are not known"
     return GateResult(
         gate="super-weights",
         kind="super-weights",
-        verdict="REGRESSION" if lost and cell.promises else "PASS",
+        verdict=_verdict(cell, lost=len(lost) > len(unknown), unknown=bool(unknown), contradicted=bool(contradicting)),
         message="\n".join([head, *lines]),
         summary=head,
         findings=lines,
@@ -38,6 +61,12 @@ def judge_super_weights(cell: CellEvidence) -> GateResult:
     )
 
 
+def _verdict(cell: CellEvidence, *, lost: bool, unknown: bool, contradicted: bool) -> Verdict:
+    if contradicted or (lost and cell.promises):
+        return "REGRESSION"
+    return "INFRA" if unknown and cell.promises else "PASS"
+
+
 def judge_sanity(cell: CellEvidence) -> GateResult:
     """Finite weights; the recipe changed what it says and nothing else; the size is accounted for."""
     problems = []
@@ -46,7 +75,10 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
         problems.append("the recipe was not applied")
     else:
         problems += [f"{name} holds NaN or infinity after compression" for name in sanity.non_finite]
-        problems += [f"{name} changed, but the recipe does not say so" for name in sanity.undeclared]
+        unsaid = "changed, but the recipe does not say so"
+        if cell.method is not None and not cell.method.implementation:
+            unsaid = "is stored as plain numbers, which are not the uncompressed model's"
+        problems += [f"{name} {unsaid}" for name in sanity.undeclared]
         if cell.method is not None and cell.method.changes_nothing:
             problems += [f"{name} changed under a recipe that changes nothing" for name in sanity.changed]
         else:
@@ -55,6 +87,7 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
             ]
             if not sanity.changed and not sanity.hooks:
                 problems.append("nothing was compressed: no weight and no activation differs")
+    problems += [f"{one.rule}: {one.where}: {one.found}" for one in cell.format_findings if one.severity == "error"]
     if cell.size is None:
         problems.append("the recipe gives no size")
     elif not 0 < cell.size.compressed_bits_per_weight <= 64:
@@ -66,11 +99,14 @@ def judge_sanity(cell: CellEvidence) -> GateResult:
             f"{cell.size.compressed_bits_per_weight:.3f} bits per compressed weight, "
             f"{cell.size.model_bits_per_weight:.3f} over the whole model"
         ) + (f"; {describe_coverage(cell.coverage)}" if cell.coverage else "")
-    summary, *findings = problems or [counts]
+    unread = [f"{rule} could not be applied: {why}" for rule, why in cell.format_unchecked.items()]
+    warned = [f"{one.rule}: {one.where}: {one.found}" for one in cell.format_findings if one.severity != "error"]
+    summary, *findings = [*problems, *unread] or [counts]
+    findings += warned
     return GateResult(
         gate="sanity",
         kind="sanity",
-        verdict="REGRESSION" if problems else "PASS",
+        verdict="REGRESSION" if problems else "INFRA" if unread else "PASS",
         message="\n".join([summary, *findings]),
         summary=summary,
         findings=findings,

@@ -56,7 +56,7 @@ class CellView(NamedTuple):
 
 def cell_view(cell: CellDocument, flips: list[TaskFlips]) -> CellView:
     """Everything that the page shows of a cell."""
-    kept = sum(weight.survived for weight in cell.super_weights)
+    kept = len(cell.super_weights) - len(cell.lost_super_weights)
     return CellView(
         cell=cell,
         symbol=SYMBOLS[cell.verdict],

@@ -77,7 +77,7 @@ def super_weight_state(cell: CellEvidence) -> str:
 
 
 def _lost(cell: CellEvidence) -> list[StoredWeight]:
-    return [weight for weight in cell.super_weights if not weight.survived]
+    return cell.lost_super_weights
 
 
 def _values(weight: StoredWeight) -> str:
@@ -103,8 +103,9 @@ def _restore(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[Advice]:
     change = _largest_change(cell)
     if suggested and 0 < change < _CHANGED_MUCH:
         sentence = (
-            f"the largest change is {change:.2%} of the weight: if the other gates pass and the exact bits are not "
-            "needed, promises_super_weights = false on the recipe card makes no promise"
+            f"the largest change is {change:.2%} of the weight: if the other gates pass and no more is needed, "
+            f"promise = '{_rounded_up(change)} %' on the recipe card promises that, and promises_super_weights = false "
+            "nothing"
         )
         suggested.append(Advice(kind="promise-nothing", text=sentence))
     keepers = [
@@ -115,6 +116,11 @@ def _restore(cell: CellEvidence, run: Sequence[CellEvidence]) -> list[Advice]:
     if keepers:
         suggested.append(Advice(kind="beside", text=f"in this run {_and(keepers)} kept them all", recipes=keepers))
     return suggested
+
+
+def _rounded_up(change: float) -> str:
+    """A bound in per cent that a change keeps, to one digit behind the point."""
+    return f"{math.ceil(1000 * change) / 10:g}"
 
 
 def _cause(cell: CellEvidence, gate: GateResult) -> list[Advice]:
@@ -246,7 +252,9 @@ def _too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence])
 
 def _why_too_good(cell: CellEvidence, gate: GateResult, run: Sequence[CellEvidence]) -> str:
     baseline = next((other for other in run if other.model == cell.model and other.role == "baseline"), None)
-    for key, name in (("content_hash", "checkpoint"), ("compute_dtype", "arithmetic"), ("dtype", "dtype")):
+    in_memory = cell.method is None or bool(cell.method.implementation)
+    same = (("content_hash", "checkpoint"), ("compute_dtype", "arithmetic"), ("dtype", "dtype"))
+    for key, name in same if in_memory else same[1:2]:
         here, there = cell.checkpoint.get(key), (baseline.checkpoint if baseline else {}).get(key)
         if here and there and here != there:
             return f"the baseline is of another {name} ({there}, and here {here}): measure both on the same"
