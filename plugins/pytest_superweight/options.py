@@ -40,6 +40,14 @@ def add_options(parser: pytest.Parser) -> None:
         help="gate with this recipe: a card id or a TOML file; may be repeated; replaces the tier's recipes",
     )
     group.addoption(
+        "--superweight-artefact",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="gate this compressed checkpoint against the model of --superweight-model, which it was made from: a "
+        "directory, .gguf file or hub id; needs no card; may be repeated; replaces the tier's recipes",
+    )
+    group.addoption(
         "--superweight-store",
         metavar="DIR",
         help="where measurements are written down as they are taken and found again, and where the history of runs is "
@@ -83,6 +91,7 @@ def settings_of(config: pytest.Config) -> Settings:
         tier=tier,
         models=tuple(config.getoption("superweight_model")),
         recipes=tuple(config.getoption("superweight_recipe")),
+        artefacts=tuple(config.getoption("superweight_artefact")),
         cards=tuple(Path(path) for path in config.getini("superweight_cards")),
         device=config.getoption("superweight_device"),
         dtype=config.getoption("superweight_dtype"),

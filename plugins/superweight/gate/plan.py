@@ -17,6 +17,7 @@ from superweight.cards import (
     TierTask,
     cells,
     recipe_from_argument,
+    recipes_of_artefacts,
 )
 from superweight.cards.gate_kinds import kinds_from, kinds_of
 from superweight.errors import CardError
@@ -200,6 +201,13 @@ def _named(words: Iterable[str], chosen: Sequence[str], others: Sequence[str]) -
 
 
 def _recipes(settings: Settings, library: Library, tier: TierCard) -> list[RecipeCard]:
-    if settings.recipes:
-        return [recipe_from_argument(library, argument) for argument in settings.recipes]
-    return tier_recipes(library, tier)
+    chosen = [recipe_from_argument(library, argument) for argument in settings.recipes]
+    if not settings.artefacts:
+        return chosen or tier_recipes(library, tier)
+    if len(settings.models) != 1:
+        found = f"found {len(settings.models)}" if settings.models else "found none"
+        raise CardError(
+            f"artefact '{settings.artefacts[0]}' needs its reference, the uncompressed model that it was made from: "
+            f"expected one --superweight-model REFERENCE, {found}."
+        )
+    return chosen + recipes_of_artefacts(settings.artefacts, [*library.recipes, *(card.id for card in chosen)])
