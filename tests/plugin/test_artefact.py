@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from support.compressed import configured, spoiled, write_compressed
 
 DOWN = "model.layers.1.mlp.down_proj"

@@ -205,7 +205,7 @@ class StoredWeight(Coordinate):
         word = "survived" if self.survived else {True: "kept", False: "LOST", None: "CANNOT TELL"}[kept]
         head = f"{word}: {self} ({self.status}, {self.dtype}) expected {self.original!r} ({self.original_bits}), found "
         if [point.point for point in self.points] in ([], ["memory"]):
-            return f"{head}{self.stored!r} ({self.stored_bits}){self._off(self.stored, None)}"
+            return f"{head}{self.stored!r} ({self.stored_bits}){self._clause(self.stored, None)}"
         found = [self._at(point) for point in self.points]
         return head + "; ".join([*found, *([self.disagreement] if self.disagreement else [])])
 
@@ -213,16 +213,20 @@ class StoredWeight(Coordinate):
         where = {"memory": "in memory", "file": "in the file", "reload": "after reload"}[point.point]
         if point.value is None:
             return f"{where} cannot tell: {point.reason}"
-        return f"{where} {point.value!r} ({point.bits} {point.dtype}){self._off(point.value, point.step)}"
+        return f"{where} {point.value!r} ({point.bits} {point.dtype}){self._clause(point.value, point.step)}"
 
-    def _off(self, value: float, step: float | None) -> str:
-        """How far a value is from the original, in per cent and in steps; empty for none."""
+    def _clause(self, value: float, step: float | None) -> str:
+        off = self.off(value, step)
+        return f", off by {off}" if off else ""
+
+    def off(self, value: float, step: float | None) -> str:
+        """How far a value is from the original, in per cent and in steps, `+0.52% or 0.64 steps`; empty for none."""
         off = value - self.original
         if not off:
             return ""
         percent = [f"{off / self.original:+.2%}"] if self.original else []
         steps = [f"{abs(off) / step:.2f} steps"] if step else []
-        return f", off by {' or '.join([*percent, *steps])}" if percent or steps else ""
+        return " or ".join([*percent, *steps])
 
 
 def _kept(promise: Promise, original: float, value: float, step: float | None) -> bool | None:

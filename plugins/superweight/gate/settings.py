@@ -14,8 +14,8 @@ class Settings:
         tier: id of the tier card that says what is measured.
         models: card ids, directories, `.gguf` files or hub ids, in place of the tier's models.
         recipes: card ids or paths of recipe cards, in place of the tier's recipes.
-        artefacts: directories, `.gguf` files or hub ids of compressed checkpoints, gated against the one model, in place
-            of the tier's recipes.
+        artefacts: directories, `.gguf` files or hub ids of compressed checkpoints, gated against the one model in
+            place of the tier's recipes.
         cards: directories of cards beside the built-in ones.
         device: `cpu`, `cuda` or `cuda:N`; CUDA where there is one if None.
         dtype: arithmetic of forward passes, `float32`, `float16` or `bfloat16`; the model card's, else the checkpoint's

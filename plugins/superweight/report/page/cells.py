@@ -16,6 +16,7 @@ from superweight.report.format import (
 )
 from superweight.report.page.flips import TaskFlips
 from superweight.report.page.interval import interval_svg
+from superweight.report.page.super_weights import WeightView, promised, weight_views
 from superweight.runs.document import CellDocument
 from superweight.verdict import GateResult
 from superweight.verdict.integrity import describe_coverage
@@ -48,6 +49,8 @@ class CellView(NamedTuple):
     bits: str
     coverage: str
     kept: str
+    weights: list[WeightView]
+    promised: str
     seconds: float
     figures: dict[str, str]
     search: str
@@ -66,6 +69,8 @@ def cell_view(cell: CellDocument, flips: list[TaskFlips]) -> CellView:
         bits="" if cell.size is None else f"{cell.size.model_bits_per_weight:.2f}",
         coverage="" if cell.coverage is None else describe_coverage(cell.coverage),
         kept=f"{kept} of {len(cell.super_weights)}" if cell.super_weights and cell.role != "baseline" else "",
+        weights=weight_views(cell),
+        promised=promised(cell),
         seconds=sum(cell.seconds.values()),
         figures={name: _short(value) for name, value in cell.recipe_figures.items()},
         search=" ".join([cell.model, cell.recipe, cell.role, cell.verdict, cell.why]).lower(),
