@@ -9,14 +9,23 @@ from superweight.cards.promise import Promise, lost
 
 @pytest.mark.parametrize(
     ("text", "printed"),
-    [("exact", "exact"), (" within-step ", "within-step"), ("2 %", "2 %"), ("0.5%", "0.5 %"), ("0%", "0 %"), ("49.9 %", "49.9 %")],
+    [
+        ("exact", "exact"),
+        (" within-step ", "within-step"),
+        ("2 %", "2 %"),
+        ("0.5%", "0.5 %"),
+        ("0%", "0 %"),
+        ("49.9 %", "49.9 %"),
+    ],
 )
 def test_promises_are_read_and_printed(text, printed):
     assert str(Promise.of(text)) == printed
     assert Promise.of(printed) == Promise.of(text)
 
 
-@pytest.mark.parametrize("text", ["", "2", "-1 %", "2 percent", "nan %", "within step", "1e3 %", "50 %", "100 %", "999999 %"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "-1 %", "2 percent", "nan %", "within step", "1e3 %", "50 %", "100 %", "999999 %"]
+)
 def test_what_is_no_promise_is_refused(text):
     with pytest.raises(ValueError, match="expected"):
         Promise.of(text)
@@ -56,4 +65,12 @@ def test_nothing_keeps_an_original_that_is_no_number(promise, original):
 
 
 def test_lost_is_another_sign_or_less_than_half():
-    assert [lost(4.0, value) for value in (2.0, 1.99, 0.0, -4.0, math.nan, math.inf, 9.0)] == [False, True, True, True, True, True, False]
+    assert [lost(4.0, value) for value in (2.0, 1.99, 0.0, -4.0, math.nan, math.inf, 9.0)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]

@@ -44,7 +44,10 @@ def packed(reference, directory, *, bits=4, group=32, ignore=(), shards=1, chang
 def dense(reference, directory, change, dtype=None):
     """A copy of a directory whose tensors were changed, perhaps in another dtype."""
     shutil.copytree(reference, directory)
-    tensors = {name: value if dtype is None else value.to(dtype) for name, value in load_file(reference / "model.safetensors").items()}
+    tensors = {
+        name: value if dtype is None else value.to(dtype)
+        for name, value in load_file(reference / "model.safetensors").items()
+    }
     change(tensors)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     return directory
@@ -64,7 +67,14 @@ def _codes(module, matrix, bits, group):
 
 
 def _settings(bits, group, ignore):
-    weights = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": group, "dynamic": False}
+    weights = {
+        "num_bits": bits,
+        "type": "int",
+        "symmetric": True,
+        "strategy": "group",
+        "group_size": group,
+        "dynamic": False,
+    }
     return {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",

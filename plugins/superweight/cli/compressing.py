@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from superweight.cli.common import library, say
@@ -213,11 +212,11 @@ def _round_trip(
 
 
 def _gguf(options: argparse.Namespace, cards: Library, model: ModelCard, checkpoint: Checkpoint) -> int:
-    module = "superweight.artefact.writing.gguf"
+    from superweight.artefact.writing.gguf import keeping_super_weights, write_gguf
+
     known, _, named_by = known_super_weights(options.super_weights, model, detect_by_default=options.keep_super_weights)
     say(f"super weights: {len(known)}, named by {named_by}")
-    keep = resolve_name(f"{module}:keeping_super_weights")(known) if options.keep_super_weights else {}
-    write_gguf = resolve_name(f"{module}:write_gguf")
+    keep = keeping_super_weights(known) if options.keep_super_weights else {}
     written = write_gguf(checkpoint, options.type, options.out, keep=keep, super_weights=known)
     source = sum(file.stat().st_size for file in {info.file for info in checkpoint.tensors.values()})
     print(

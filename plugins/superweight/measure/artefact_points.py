@@ -79,14 +79,15 @@ def both_points(file: StoredPoint, reload: StoredPoint, rounding: float) -> Poin
 
 
 def _of_file(held: Held, original: Scalar) -> StoredPoint:
-    value, dtype, step, code = held.decoded
+    yields = held.decoded
+    value, dtype, step = yields.value, yields.dtype, yields.step_towards(original.value)
     return StoredPoint(
         point="file",
         value=value,
         bits=hexadecimal(rounded(value, dtype), dtype),
         dtype=dtype,
         step=step,
-        code=code,
+        code=yields.code,
         held_by=f"{held.tensor}, {held.stored_as}",
         outcome=outcome(original.value, value, step),
     )

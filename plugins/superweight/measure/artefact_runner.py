@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +41,7 @@ from superweight.measure.effective_weight import Effective, effective
 from superweight.measure.environment import environment
 from superweight.measure.inventory import Inventory, of_gguf, of_openvino, of_safetensors
 from superweight.measure.openvino_model import OpenVinoModel, openvino_version
+from superweight.measure.quantised import quantised_directory
 from superweight.measure.reference import Reference
 
 if TYPE_CHECKING:
@@ -90,9 +89,8 @@ def open_quantised(reference: Reference, cell: Cell) -> ArtefactRunner:
     Raises:
         InfraError: the tool cannot be run, or what it wrote is not whole.
     """
-    make: Callable[[Reference, Method], Path] = resolve_name("superweight.measure.quantised:quantised_directory")
-    method = cell.recipe.method
-    directory = Path(make(reference, method))
+    method: Any = cell.recipe.method
+    directory = quantised_directory(reference, method)
     files = artefact_files(directory, f"made by recipe '{cell.recipe.id}' of kind '{method.kind}'", reference.cache)
     return ArtefactRunner(reference, files, Options.of(method))
 
