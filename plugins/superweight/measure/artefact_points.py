@@ -80,11 +80,12 @@ def both_points(file: StoredPoint, reload: StoredPoint, rounding: float) -> Poin
 
 def _of_file(held: Held, original: Scalar) -> StoredPoint:
     yields = held.decoded
-    value, dtype, step = yields.value, yields.dtype, yields.step_towards(original.value)
+    value, dtype = rounded(yields.value, yields.dtype), yields.dtype
+    step = yields.step_towards(original.value)
     return StoredPoint(
         point="file",
         value=value,
-        bits=hexadecimal(rounded(value, dtype), dtype),
+        bits=hexadecimal(value, dtype),
         dtype=dtype,
         step=step,
         code=yields.code,
