@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from superweight.measure.effective_weight import Effective, effective
 from superweight.measure.environment import environment
 from superweight.measure.inventory import Inventory, of_gguf, of_openvino, of_safetensors
 from superweight.measure.openvino_model import OpenVinoModel, openvino_version
-from superweight.measure.quantised import quantised_directory
+from superweight.measure.quantised import made_with, quantised_directory
 from superweight.measure.reference import Reference
 
 if TYPE_CHECKING:
@@ -65,12 +65,15 @@ class Options:
     dequantised: bool = False
     dtype: str | None = None
     also_changes: tuple[str, ...] = ()
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """With what it was made, in how many seconds, where the gate had it made."""
 
     @classmethod
-    def of(cls, method: Method) -> Options:
+    def of(cls, method: Method, made: Mapping[str, Any] | None = None) -> Options:
         """Those that a recipe's kind has."""
         load = getattr(method, "load", "as-shipped")
-        return cls(load == "dequantised", getattr(method, "dtype", None), tuple(getattr(method, "also_changes", ())))
+        also = tuple(getattr(method, "also_changes", ()))
+        return cls(load == "dequantised", getattr(method, "dtype", None), also, made or {})
 
 
 def open_artefact(reference: Reference, cell: Cell) -> ArtefactRunner:
@@ -91,8 +94,9 @@ def open_quantised(reference: Reference, cell: Cell) -> ArtefactRunner:
     """
     method: Any = cell.recipe.method
     directory = quantised_directory(reference, method)
+    made = made_with(directory)
     files = artefact_files(directory, f"made by recipe '{cell.recipe.id}' of kind '{method.kind}'", reference.cache)
-    return ArtefactRunner(reference, files, Options.of(method))
+    return ArtefactRunner(reference, files, Options.of(method, made))
 
 
 class ArtefactRunner:
@@ -134,6 +138,7 @@ class ArtefactRunner:
             "content_hash": self._files.content_hash,
             "format": self._format,
             "bytes": self._files.bytes,
+            **({"made": dict(self._options.made)} if self._options.made else {}),
             "loaded_by": model.how,
             "activations": model.activations,
             "dtype": _name(loaded.dtype),

@@ -57,6 +57,18 @@ def quantised_directory(reference: Reference, method: Quantiser) -> Path:
     )
 
 
+def made_with(directory: Path) -> dict[str, Any]:
+    """With which versions a directory of `quantised_directory` was made, and in how many seconds; read, not measured.
+
+    Returns:
+        `tool`, `versions` and `seconds`, as they were written down; empty if the record is gone.
+    """
+    with suppress(OSError, ValueError):
+        record = json.loads(directory.with_suffix(".json").read_text(encoding="utf-8"))
+        return {name: record[name] for name in ("tool", "versions", "seconds") if name in record}
+    return {}
+
+
 def quantise(
     source: Checkpoint,
     method: Quantiser,
