@@ -158,6 +158,15 @@ class TestShards:
         index.write_text(json.dumps(content))
         assert "model.extra.weight" in refused("missing-tensor", lambda: open_directory(sharded))
 
+    def test_tensor_in_two_shards(self, sharded):
+        """Which of both a loader takes is not known, whatever the index says."""
+        one, two = (sharded / f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+        first = load_file(one)
+        name = next(iter(first))
+        save_file(load_file(two) | {name: first[name]}, two)
+        message = refused("corrupt", lambda: open_directory(sharded))
+        assert all(said in message for said in (name, one.name, two.name))
+
     @pytest.mark.parametrize("shard", ["../model.safetensors", "/model.safetensors", "model.bin", 7])
     def test_index_that_points_elsewhere(self, sharded, shard):
         (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,7 +146,7 @@ class Artefact:
         if info.start == info.stop:
             return np.empty(info.shape, kind)
         if info.file not in self._mapped:  # a mapping a file: there may be more tensors than mappings
-            self._mapped[info.file] = np.memmap(info.file, np.uint8, "r")
+            self._mapped[info.file] = _mapped(info.file)
         return self._mapped[info.file][info.start : info.stop].view(kind).reshape(info.shape)
 
     def integer(self, name: str, *index: int) -> int:
@@ -191,6 +192,15 @@ class Artefact:
             )
         self.read += array.dtype.itemsize
         return np.asarray(array[index])
+
+
+def _mapped(file: Path) -> np.ndarray[Any, Any]:
+    """A file's bytes, of which a page is read when it is looked at, and none around it."""
+    with file.open("rb") as stream:
+        found = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        found.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(found, np.uint8)
 
 
 def _spread(flat: np.ndarray[Any, Any], length: int, runs: int) -> np.ndarray[Any, Any]:
