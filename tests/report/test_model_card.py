@@ -138,6 +138,15 @@ def test_what_has_no_card(cell, more, told):
         model_card(document(), cell, **more)
 
 
+def test_a_run_in_part_is_no_release_decision():
+    part = document()
+    part.run.left_out = ["m/w8 perplexity:c4", HOSTILE]
+    text = model_card(part, "m/w8")
+    assert "so this is no release decision.** Not asked for: m/w8 perplexity:c4, x \\|" in text
+    assert "superweight-pass" in model_card(document(), "m/w8")
+    assert "superweight-pass" not in text
+
+
 def test_evidence_in_doubt_says_so(tmp_path):
     text = to_json(document()).replace('"value": 20.1', '"value": 20.0')
     (tmp_path / "evidence.json").write_text(text)

@@ -50,7 +50,8 @@ def model_card(document: RunDocument, cell: str, *, base_model: str = "") -> str
         *_section("Super weights", _super_weights(found.super_weights)),
         *_section("Measured on", _provenance(document, found)),
     ]
-    return f"---\n{_metadata(found, base)}---\n\n" + displayable("\n".join(lines).rstrip("\n") + "\n")
+    head = _metadata(found, base, whole=not (document.run.left_out or document.doubts))
+    return f"---\n{head}---\n\n" + displayable("\n".join(lines).rstrip("\n") + "\n")
 
 
 def write_model_card(place: Path, text: str) -> Path:
@@ -89,8 +90,8 @@ def _base_model(cell: CellDocument, given: str) -> str:
     return given or told
 
 
-def _metadata(cell: CellDocument, base: str) -> str:
-    """The block at the head, as the hub reads it."""
+def _metadata(cell: CellDocument, base: str, *, whole: bool) -> str:
+    """The block at the head, as the hub reads it; the verdict is among the tags if the run was whole."""
     try:
         from huggingface_hub import ModelCardData
     except ImportError as error:
@@ -104,7 +105,7 @@ def _metadata(cell: CellDocument, base: str) -> str:
         base_model=base or None,
         base_model_relation="quantized" if base else None,
         pipeline_tag="text-generation",
-        tags=["superweight", "quantized", f"superweight-{cell.verdict.lower()}"],
+        tags=["superweight", "quantized", *([f"superweight-{cell.verdict.lower()}"] if whole else [])],
         model_name=_plain(cell.id) if results else None,
         eval_results=results or None,
     )
@@ -155,6 +156,10 @@ def _summary(document: RunDocument, cell: CellDocument, base: str) -> Iterator[s
     if cell.role == "reference":
         yield ""
         yield "The recipe is a reference on this model: it was measured for comparison, and nobody proposed to ship it."
+    if left_out := document.run.left_out:
+        yield ""
+        listed = _text(", ".join(left_out[:_LISTED]) + (", …" if len(left_out) > _LISTED else ""))
+        yield f"**The run measured a part of its tier, so this is no release decision.** Not asked for: {listed}"
     for doubt in document.doubts:
         yield ""
         yield f"**This evidence is in doubt:** {_text(doubt)}"
