@@ -46,7 +46,7 @@ def test_codes_that_are_all_a_step_off(by, reference, look, tmp_path):
             tensors[name] = pack_to_int32((codes + by).clamp(-8, 7), 4)
 
     (found,) = look(packed(reference, tmp_path / "w4", change=shift))["weights-shifted"]
-    assert float(found.split("lie ")[1].split()[0]) == pytest.approx(by, abs=0.15)
+    assert float(found.split("lies ")[1].split()[0]) == pytest.approx(by, abs=0.15)
 
 
 def of(path, reference, promise="within-step"):
