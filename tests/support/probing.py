@@ -72,4 +72,5 @@ def _products(module: torch.nn.Module, columns: torch.Tensor, width: int, dtype:
 
 def _bias(module: torch.nn.Module) -> torch.Tensor:
     bias = getattr(module, "bias", None)
-    return torch.zeros((), dtype=torch.float64) if bias is None else bias.detach().to(torch.float64)
+    none = bias is None or not bias.numel()  # auto-round's kernels have an empty one
+    return torch.zeros((), dtype=torch.float64) if none else bias.detach().to(torch.float64)

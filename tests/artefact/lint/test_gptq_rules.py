@@ -177,7 +177,7 @@ def test_the_fault_says_what_is_stored_and_what_it_does():
     told = {finding.rule: f"{finding.where} {finding.found}" for finding in findings}
     assert "config.json (format) gptq_v2, quantize_config.json (format) gptq" in told["gptq-version-disagrees"]
     assert "zero point 8 everywhere" in told["gptq-zero-points"]
-    assert "found 7, which moves every weight by 1 of its scale: version 1's under" in told["gptq-zero-points"]
+    assert "found 7, which moves every weight by 1 times its scale: version 1's under" in told["gptq-zero-points"]
 
 
 def test_an_exception_may_be_plain(tmp_path):

@@ -81,7 +81,7 @@ def _told(values: Array, middle: int) -> str:
         return f"{expected} {int((values != middle).sum())} of {values.size} elsewhere"
     off = int(values.flat[0]) - middle
     other = {-1: ": version 1's under the label of version 2", 1: ": version 2's under the label of version 1"}
-    return f"{expected} {middle + off}, which moves every weight by {abs(off)} of its scale{other.get(off, '')}"
+    return f"{expected} {middle + off}, which moves every weight by {abs(off)} times its scale{other.get(off, '')}"
 
 
 def _true_zeros(artefact: Artefact, module: str) -> Array | None:
