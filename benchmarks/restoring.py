@@ -5,10 +5,10 @@
 The uncompressed model is the checkpoint in bfloat16, as models are released. Bases: 8 bits a row with rows clipped at a
 quantile, which makes the rest finer and cuts the super weights, and 4 bits in groups of 64. Beside each base as it is
 stand the same with an adapter (`superweight adapter`), kept in float32 and in the base's dtype, and the same with
-the modules of super weights left unquantised (`ignore`). `--gguf` takes files: one as it is, then others with the
-tensors of super weights in another type (`llama-quantize --tensor-type`); repeat it for another base. Every one is
-loaded from its files by transformers and scored on the same windows; intervals are 95 %, paired with the uncompressed
-model. Twenty minutes on two cores that do nothing else.
+the modules of super weights left unquantised (`ignore`). `--gguf` takes files: one, measured as it is and with an
+adapter, then others with the tensors of super weights in another type (`llama-quantize --tensor-type`); repeat it for
+another base. Every one is loaded from its files by transformers and scored on the same windows; intervals are 95 %,
+paired with the uncompressed model. Twenty minutes on two cores that do nothing else.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def measure(work: Path, options: argparse.Namespace) -> list[dict]:
     before = scored(original, text)
     del original
     rows = [{"base": "", "variant": "uncompressed", "bytes": size(source), "perplexity": before.value}]
-    for name, variant in every(options, source, work, of_card(card)):
+    for name, variant in every(options, checkpoint.directory, source, work, of_card(card)):
         say(f"{name}: {variant.name}")
         reference = checkpoint.directory if variant.artefact.is_file() else source
         rows.append(figures(name, variant, reference, of_card(card), text, before))
@@ -108,15 +108,19 @@ def measure(work: Path, options: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def every(options: argparse.Namespace, source: Path, work: Path, super_weights: dict) -> Iterator[tuple[str, Variant]]:
+def every(
+    options: argparse.Namespace, checkpoint: Path, source: Path, work: Path, super_weights: dict
+) -> Iterator[tuple[str, Variant]]:
     """All variants, each with its base's name."""
     for name in options.bases:
         yield from ((name, variant) for variant in variants(name, source, work, super_weights))
     for base, *others in options.gguf:
         yield f"GGUF {base.stem}", Variant(AS_IT_IS, base)
-        yield from (
-            (f"GGUF {base.stem}", Variant(other.stem.removeprefix(base.stem).strip("-"), other)) for other in others
-        )
+        adapter = work / f"{base.stem}-adapter"
+        write_adapter(open_reader(base), open_reader(checkpoint), super_weights, adapter)
+        yield f"GGUF {base.stem}", Variant("adapter, kept in float32", base, adapter)
+        for other in others:
+            yield f"GGUF {base.stem}", Variant(other.stem.removeprefix(base.stem).strip("-"), other)
 
 
 def dense(directory: Path, target: Path) -> Path:
