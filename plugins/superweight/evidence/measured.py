@@ -18,7 +18,7 @@ from superweight.cards.base import Coordinate
 from superweight.cards.cells import Cell
 from superweight.cards.methods import Method, method_of
 from superweight.cards.model import ControlVerdict, Role
-from superweight.cards.promise import EXACT, Promise, PromiseText
+from superweight.cards.promise import EXACT, Promise, PromiseText, lost
 from superweight.evidence.artefact import Finding, Outcome
 from superweight.evidence.record import Record as Record
 from superweight.ids import CellId
@@ -191,8 +191,6 @@ class StoredWeight(Coordinate):
         if self.contradicted:
             return False
         told = [point for point in self.points if point.value is not None]
-        if any(point.outcome == "lost" and point.step is None for point in told) and promise.kind == "within-step":
-            return False  # whatever the steps are, less than half or another sign is nothing that was promised
         if promise.kind == "exact" and all(point.point == "memory" for point in told):
             return self.survived
         seen = [(point.value, point.step) for point in told] or [(self.stored, None)]
@@ -230,7 +228,7 @@ class StoredWeight(Coordinate):
 
 
 def _kept(promise: Promise, original: float, value: float, step: float | None) -> bool | None:
-    if promise.kind == "within-step" and step is None and value != original:
+    if promise.kind == "within-step" and step is None and value != original and not lost(original, value):
         return None
     return promise.kept(original, value, step)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from superweight.artefact.check import compared, look
-from superweight.artefact.formats import Decoded
-from superweight.artefact.numbers import spacing
-from superweight.artefact.reading import Held, Reader, open_reader
+from superweight.artefact.reading import Reader, open_reader
 from superweight.cards.promise import Promise
 from superweight.errors import InfraError
 from superweight.evidence.artefact import CheckedWeight, Finding
 from superweight.forward.runner import CannotTell
+from superweight.measure.artefact_points import as_held
 from superweight.measure.reference import Reference
 
 
@@ -34,10 +33,8 @@ def look_for_faults(reader: Reader | CannotTell, reference: Reference) -> tuple[
 def _super_weights(reader: Reader, reference: Reference) -> Iterator[CheckedWeight]:
     """Those that the file shows, for the rules that ask what became of them."""
     for where, known in reference.protected.items():
-        value, _, dtype = known.original
         try:
             held = reader.scalar(where)
         except InfraError:
             continue  # said of the super weight itself
-        original = Held("", "", Decoded(value, dtype, spacing(value, dtype)))
-        yield compared(where, known.status, original, held, Promise("within-step"))
+        yield compared(where, known.status, as_held(known.original), held, Promise("within-step"))

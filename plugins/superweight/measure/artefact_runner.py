@@ -23,6 +23,7 @@ from superweight.checkpoint.quiet import quiet
 from superweight.checkpoint.same_model import check_vocabulary, tokenizer_differences
 from superweight.errors import InfraError
 from superweight.evaluate import ResidentModel
+from superweight.evidence.measured import StoredPoint
 from superweight.forward.runner import (
     CannotTell,
     Inspection,
@@ -197,14 +198,14 @@ class ArtefactRunner:
         found = self._effective(where)
         if not isinstance(found, CannotTell):
             return found.scalar
-        file = file_point(self._reader, where, self._reference.protected[where].original)
+        file = self._in_file(where, self._reference.protected[where].original)
         if file.value is None:
             return CannotTell(f"{found.reason}; in the file: {file.reason}")
         return Scalar(file.value, file.bits, file.dtype)
 
     def points(self, where: Coordinate, original: Scalar) -> Points:
         """A super weight in the file, and after reload."""
-        file = file_point(self._reader, where, original)
+        file = self._in_file(where, original)
         found = self._effective(where)
         rounding = 0.0 if isinstance(found, CannotTell) else found.rounding
         return both_points(file, reload_point(found, file, original), rounding)
@@ -320,6 +321,10 @@ class ArtefactRunner:
     @property
     def _format(self) -> str:
         return self._files.container if isinstance(self._reader, CannotTell) else self._reader.about
+
+    def _in_file(self, where: Coordinate, original: Scalar) -> StoredPoint:
+        module = self._reference.loaded.architecture.down_projection(where).name.removesuffix(".weight")
+        return file_point(self._reader, where, original, module)
 
     def _effective(self, where: Coordinate) -> Effective | CannotTell:
         architecture = self._reference.loaded.architecture
