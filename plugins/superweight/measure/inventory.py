@@ -35,12 +35,14 @@ class Held(NamedTuple):
 
     Attributes:
         bytes: of its numbers or codes, scales included.
-        outcome: of plain numbers, whether they are the uncompressed model's, or were but rounded to a narrower dtype;
-            None of codes.
+        outcome: whether the numbers are the uncompressed model's, or were but rounded to a narrower dtype; None of codes
+            whose numbers were not looked at.
+        coded: whether it is kept as codes.
     """
 
     bytes: int
     outcome: Outcome | None
+    coded: bool = False
 
 
 @dataclass
@@ -60,10 +62,10 @@ class Inventory:
     @property
     def coded(self) -> list[str]:
         """Parameters that are kept as codes."""
-        return sorted(name for name, one in self.held.items() if one.outcome is None)
+        return sorted(name for name, one in self.held.items() if one.coded)
 
     def _plain(self, outcome: Outcome) -> list[str]:
-        return sorted(name for name, one in self.held.items() if one.outcome == outcome)
+        return sorted(name for name, one in self.held.items() if one.outcome == outcome and not one.coded)
 
     def sanity(self, also_changes: tuple[str, ...], hooks: list[str], non_finite: list[str]) -> Sanity | CannotTell:
         """What differs from the uncompressed model, and what the file or the card says of it.
@@ -77,7 +79,7 @@ class Inventory:
             return CannotTell("no tensor of the file is named like a parameter of its reference")
         differing = self._plain("differs")
         meant = [name for name in differing if any(fnmatchcase(name, pattern) for pattern in also_changes)]
-        rewritten = sorted({*self.coded, *self._plain("cast")})
+        rewritten = sorted({*self._rewritten(), *self._plain("cast")})
         return Sanity(
             declared=sorted({*rewritten, *meant}),
             changed=sorted({*rewritten, *differing}),
@@ -86,6 +88,10 @@ class Inventory:
             hooks=hooks,
             non_finite=non_finite,
         )
+
+    def _rewritten(self) -> list[str]:
+        """Parameters that are kept as codes, but for those whose codes give the very numbers of the reference."""
+        return [name for name in self.coded if self.held[name].outcome != "same"]
 
     def size(self) -> Size | CannotTell:
         """Bits a weight by the bytes of the file, over what it compresses and over all parameters."""
@@ -117,7 +123,8 @@ def of_safetensors(artefact: Artefact, reference: Artefact, tied: dict[str, str]
         kept = names[name]
         found.elements.setdefault(name, found.elements[kept])
         size = sum(artefact.tensors[tensor].stop - artefact.tensors[tensor].start for tensor in own)
-        found.held[name] = Held(size, _outcome(artefact, reference, name, kept, own))
+        outcome = _outcome(artefact, reference, name, kept, own)
+        found.held[name] = Held(size, outcome, coded=outcome is None)
     return _counted_once(found, tied)
 
 
@@ -146,8 +153,8 @@ def of_gguf(file: Path, converted: Artefact, reference: Artefact, tied: Mapping[
             continue
         found.elements.setdefault(name, found.elements[kept])
         plain = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F64"}.get(tensor.tensor_type.name)
-        same = plain and _compared(_raw(converted, name), _raw(reference, kept), stored=plain)
-        found.held[name] = Held(int(tensor.n_bytes), same or None)
+        same = _compared(_raw(converted, name), _raw(reference, kept), stored=plain or "F32")
+        found.held[name] = Held(int(tensor.n_bytes), same, coded=plain is None)
     return _counted_once(found, tied)
 
 
@@ -168,7 +175,7 @@ def of_openvino(model: Any, reference: Artefact, tied: Mapping[str, str]) -> Inv
         size = op.get_byte_size() + sum(one.get_byte_size() for one in beside)
         kind = kinds.get(op.get_element_type().get_type_name())
         if kind is None or beside:
-            found.held[name] = Held(size, None)
+            found.held[name] = Held(size, None, coded=True)
             continue
         values = op.data if kind != "BF16" else op.get_data(dtype=np.float32)
         own = _Raw(np.asarray(values), kind if kind != "BF16" else "F32")
