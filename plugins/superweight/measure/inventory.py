@@ -35,8 +35,8 @@ class Held(NamedTuple):
 
     Attributes:
         bytes: of its numbers or codes, scales included.
-        outcome: whether the numbers are the uncompressed model's, or were but rounded to a narrower dtype; None of codes
-            whose numbers were not looked at.
+        outcome: whether the numbers are the uncompressed model's, or were but rounded to a narrower dtype; None of
+            codes whose numbers were not looked at.
         coded: whether it is kept as codes.
     """
 
