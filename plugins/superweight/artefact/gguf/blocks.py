@@ -7,9 +7,10 @@ entry of a codebook; a scale's bits reach sixteen weights and more.
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,7 @@ PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _WITH_A_CODE = 8  # weights that one code can be shared by; the smallest group that shares a scale has 16
 _WITH_A_SIGN = 2  # weights that a sign can be shared by, where the last of eight follows from the others
+_BASES = 6  # random blocks in which the settings of bits are tried
 _QUIET = 12  # random blocks in a row that show nothing new, when what bits reach is taken as known
 
 
@@ -75,34 +77,73 @@ def decoded(raw: np.ndarray[Any, Any], kind: str, element: int) -> Decoded:
 
 def _possible(raw: np.ndarray[Any, Any], kind: str, element: int) -> np.ndarray[Any, Any]:
     """Every finite value that a weight can have while the scales of its block stay: float64, ascending, each once."""
-    own, shared = own_bits(kind, element)
-    signed = _varied(np.unpackbits(raw, bitorder="little"), own)
-    seen = decode(_packed(signed), kind)[:, element]
-    differing = np.unique(seen.view(np.uint32), return_index=True)[1]
-    found = [decode(_packed(_varied(signed[one], shared)), kind)[:, element] for one in differing] if shared else [seen]
-    values = np.unique(np.concatenate(found).astype(np.float64))
+    code = codes(kind)[element]
+    blocks = np.repeat(np.unpackbits(raw, bitorder="little")[None], len(code.settings), axis=0)
+    blocks[:, code.bits] = code.settings
+    values = np.unique(decode(_packed(blocks), kind)[:, element].astype(np.float64))
     return values[np.isfinite(values)]
 
 
-def _varied(block: np.ndarray[Any, Any], bits: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The block once for every way to set some of its bits."""
-    blocks = np.repeat(block[None], 2 ** len(bits), axis=0)
-    blocks[:, bits] = np.arange(len(blocks))[:, None] >> np.arange(len(bits)) & 1
-    return blocks
+class Code(NamedTuple):
+    """What a weight's code can be.
+
+    Attributes:
+        bits: numbers of the bits of its block that the code has, low bits of a byte first.
+        settings: for every value that it can give, one way to set them: (values, bits).
+    """
+
+    bits: np.ndarray[Any, Any]
+    settings: np.ndarray[Any, Any]
 
 
 @cache
-def own_bits(kind: str, element: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the bits of a weight's code, low bits of a byte first.
+def codes(kind: str) -> tuple[Code, ...]:
+    """The code of every weight of a block.
 
-    Returns:
-        those of the weight alone, or of its sign; and those of a codebook's entry that several weights share.
+    Bits of the weight alone, or of its sign, and bits of a codebook's entry that several weights share are tried apart,
+    for all weights of the block at once; what differs is combined.
     """
+    weights = _decoders()[kind][0]
     reach = _reach(kind)
-    weights = reach.sum(axis=1)
-    alone = np.flatnonzero(reach[:, element] & (weights <= _WITH_A_SIGN))
-    shared = np.flatnonzero(reach[:, element] & (weights > _WITH_A_SIGN) & (weights <= _WITH_A_CODE))
-    return tuple(alone.tolist()), tuple(shared.tolist())
+    reached = reach.sum(axis=1)
+    alone = _settings(kind, reach & (reached <= _WITH_A_SIGN)[:, None])
+    shared = _settings(kind, reach & ((reached > _WITH_A_SIGN) & (reached <= _WITH_A_CODE))[:, None])
+    return tuple(_combined(alone[element], shared[element]) for element in range(weights))
+
+
+def _combined(one: Code, other: Code) -> Code:
+    pairs = [np.concatenate(pair) for pair in itertools.product(one.settings, other.settings)]
+    return Code(np.concatenate([one.bits, other.bits]), np.array(pairs, np.uint8))
+
+
+def _settings(kind: str, reach: np.ndarray[Any, Any]) -> list[Code]:
+    """For every weight, the bits of the group that reaches it, and those of their settings that differ in its value."""
+    groups = _groups(reach)
+    longest = max((len(bits) for bits in groups.values()), default=0)
+    tried = np.arange(2**longest)
+    random, size = np.random.default_rng(1), len(reach)
+    found: list[Code] = [Code(np.empty(0, np.intp), np.zeros((1, 0), np.uint8))] * reach.shape[1]
+    for _ in range(_BASES):  # in one block alone, a scale of zero can hide what differs
+        blocks = np.repeat(random.integers(0, 2, (1, size), dtype=np.uint8), len(tried), axis=0)
+        for bits in set(groups.values()):
+            blocks[:, bits] = tried[:, None] >> np.arange(len(bits)) & 1
+        values = decode(_packed(blocks), kind).view(np.uint32)
+        for element, bits in groups.items():
+            differing = np.unique(values[: 2 ** len(bits), element], return_index=True)[1]
+            if len(differing) > len(found[element].settings):
+                found[element] = Code(np.array(bits), blocks[differing][:, bits])
+    return found
+
+
+def _groups(reach: np.ndarray[Any, Any]) -> dict[int, tuple[int, ...]]:
+    """Weight → the bits that reach it, with those that reach any weight that these do, and so on."""
+    bits_of = {int(element): frozenset(np.flatnonzero(reach[:, element]).tolist()) for element in range(reach.shape[1])}
+    joined: list[set[int]] = []
+    for bits in filter(None, bits_of.values()):
+        touching = [group for group in joined if group & bits]
+        joined = [group for group in joined if not group & bits] + [set(bits).union(*touching)]
+    whole = {bit: tuple(sorted(group)) for group in joined for bit in group}
+    return {element: whole[min(bits)] for element, bits in bits_of.items() if bits}
 
 
 @cache
