@@ -12,6 +12,7 @@ from superweight.artefact.formats.dense import plain_shape
 from superweight.artefact.gguf import GgufReader
 from superweight.artefact.held import Held, Reader
 from superweight.artefact.names import DownProjections
+from superweight.artefact.openvino import IrReader
 from superweight.cards.base import Coordinate
 from superweight.errors import InfraError
 from superweight.forward.runner import CannotTell
@@ -134,12 +135,20 @@ def open_reader(path: str | Path) -> Reader:
         raise InfraError(f"{place} does not exist. Correct the path.", reason="not-found")
     if place.suffix == ".gguf" or (_has(place, "*.gguf") and not _has(place, "*.safetensors*")):
         return GgufReader(place)
+    if place.suffix == ".xml" or (_has(place, "*.xml") and not _has(place, "*.safetensors*")):
+        return IrReader(place)
+    if place.suffix == ".onnx" or (_has(place, "*.onnx") and not _has(place, "*.safetensors*")):
+        raise InfraError(
+            f"{place} is an ONNX model, whose weights are not read here. Check what it was exported from, or run it.",
+            reason="unsupported",
+        )
     if place.is_dir():
         reader = SafetensorsReader(place)
         _ = reader.artefact.tensors
         return reader
     raise InfraError(
-        f"{place} is a file of a kind that is not known here; expected a directory with safetensors, or a GGUF file.",
+        f"{place} is a file of a kind that is not known here; expected a directory with safetensors, a GGUF file, or "
+        "an OpenVINO IR.",
         reason="unsupported",
     )
 

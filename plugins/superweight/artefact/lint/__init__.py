@@ -13,6 +13,7 @@ from superweight.artefact.lint import (
     gptq,
     metadata,
     missing,
+    openvino,
     packed,
     quanto,
     scales,
@@ -27,7 +28,7 @@ from superweight.errors import InfraError
 from superweight.evidence.artefact import Finding
 
 _GENERAL = (missing, shapes, scales, metadata, shards, content, clipped, vocabulary, tokenizers, adapters)
-_OF_FORMATS = (bitsandbytes, bitsandbytes_int8, torchao, quanto, packed, gptq, gguf_data, gguf_metadata)
+_OF_FORMATS = (bitsandbytes, bitsandbytes_int8, torchao, quanto, packed, gptq, gguf_data, gguf_metadata, openvino)
 RULES: tuple[Rule, ...] = tuple(rule for subject in (*_GENERAL, *_OF_FORMATS) for rule in subject.RULES)
 """Every rule."""
 
