@@ -292,6 +292,32 @@ def test_a_reference_gives_the_text_and_is_told_the_steps(tiny_checkpoint, cache
     assert steps == [("quantise:fake", 1, 2), ("quantise:fake", 2, 2)]
 
 
+def test_whoever_watches_a_cell_is_told_the_steps(tiny_checkpoint, cache):
+    from superweight.cards import Cell, RecipeCard
+    from superweight.measure import CellMeasurer
+    from superweight.measure.resident_runner import ResidentRunner
+    from superweight.progress import Step
+
+    library = load_library()
+    model = model_from_argument(str(tiny_checkpoint[0]))
+    cell = Cell(model, RecipeCard(id="theirs", title="T", role="reference", method=fake()))
+
+    def open_runner(reference, opened):
+        if opened.id == cell.id:
+            quantised_directory(reference, opened.recipe.method)
+        return ResidentRunner(reference, Cell(model, library.recipes["no-op"]))
+
+    steps = []
+    measurer = CellMeasurer(library, {}, device="cpu", cache=cache, watch=steps.append, open_runner=open_runner)
+    measurer.sanity(cell)
+    measurer.close()
+    assert steps[-3:] == [
+        Step(cell.id, "sanity"),
+        Step(cell.id, "quantise:fake", 1, 2),
+        Step(cell.id, "quantise:fake", 2, 2),
+    ]
+
+
 def test_every_shipped_tool_has_its_script():
     from importlib import resources
 

@@ -60,6 +60,7 @@ def test_what_a_cell_says(role, verdicts, failed, said):
     [
         (Step("m/rtn", "zero-shot:piqa", 50, 200), "▸ m/rtn zero-shot piqa ━+╺?━* 50 of 200 items 12 s"),
         (Step("m/rtn", "perplexity:wiki", 8, 8), "▸ m/rtn perplexity wiki ━+ 8 of 8 windows 12 s"),
+        (Step("m/nf4", "quantise:torchao", 3, 30), "▸ m/nf4 compressing with torchao ━+.* 3 of 30 steps 12 s"),
         (Step("m/baseline", "noise:perplexity:wiki", 1, 8), "again, in another way: perplexity wiki .* 1 of 8 windows"),
         (Step("m/baseline", "detection"), "▸ m/baseline looking for super weights 12 s"),
         (Step("m/[red]x", "sanity"), r"▸ m/\[red\]x compressing, and comparing every parameter"),

@@ -27,7 +27,6 @@ def quantise(job: Job) -> None:
         model.save_pretrained(exported)
         job.progress(1, 2, _STEPS)
         config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=settings["per_channel"])
-        config.operators_to_quantize = ["MatMul"]
         config.nodes_to_exclude = _nodes(exported, settings["ignore"])
         ORTQuantizer.from_pretrained(exported).quantize(save_dir=job.out, quantization_config=config)
     job.copy_tokenizer()
