@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from superweight.cards.base import Coordinate
 from superweight.evidence.artefact import ArtefactCheck, CheckedWeight, Finding
+from superweight.plain_text import visible
 
 _OUTCOMES = {
     "exact": "✓ exact",
@@ -36,7 +37,7 @@ def check_text(found: ArtefactCheck) -> str:
     parts = ["\n".join(about), *([table] if found.super_weights else []), *_reasons(found.super_weights)]
     parts += [_finding(finding) for finding in found.findings]
     parts += [f"? {rule} could not be applied: {why}" for rule, why in found.unchecked.items()]
-    return "\n\n".join([*parts, verdict_line(found)]) + "\n"
+    return visible("\n\n".join([*parts, verdict_line(found)])) + "\n"
 
 
 def checks_table(found: Sequence[ArtefactCheck], unread: Mapping[str, str] | None = None) -> str:
@@ -59,7 +60,7 @@ def checks_table(found: Sequence[ArtefactCheck], unread: Mapping[str, str] | Non
     ]
     rows += [[path.rpartition("/")[2], "", "", "", "", "", "? could not be checked"] for path in unread or ()]
     headers = ["artefact", "format", "MB", "super weights", "largest change", "faults", ""]
-    return tabulate(rows, headers=headers, disable_numparse=True) + "\n"
+    return visible(tabulate(rows, headers=headers, disable_numparse=True)) + "\n"
 
 
 def verdict_line(found: ArtefactCheck) -> str:

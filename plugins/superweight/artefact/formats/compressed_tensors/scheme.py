@@ -45,9 +45,8 @@ class Scheme:
 
 def is_compressed_tensors(artefact: Artefact) -> bool:
     """Whether the settings are of compressed-tensors."""
-    return artefact.method in ("compressed-tensors", "compressed_tensors") or (
-        not artefact.method and "config_groups" in artefact.settings
-    )
+    said = artefact.settings.get("quant_method", "compressed-tensors" if "config_groups" in artefact.settings else "")
+    return said in ("compressed-tensors", "compressed_tensors")
 
 
 def scheme_of(artefact: Artefact, module: str) -> Scheme | CannotTell | None:
