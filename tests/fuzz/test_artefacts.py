@@ -51,7 +51,9 @@ def decoded(directory):
     if "weight_packed" not in tensors:
         return tensors["weight"][WHERE.row, WHERE.column].item()
     try:
-        config = QuantizationConfig.model_validate(json.loads((directory / "config.json").read_text())["quantization_config"])
+        config = QuantizationConfig.model_validate(
+            json.loads((directory / "config.json").read_text())["quantization_config"]
+        )
     except ValueError:
         return None
     (scheme,) = config.config_groups.values()
@@ -64,7 +66,9 @@ def checked(reference):
 
     def run(directory):
         asked = {WHERE: "causal"}
-        found = outcome(lambda: check(open_reader(directory), opened, asked, Promise.of("within-step")), [str(directory)])
+        found = outcome(
+            lambda: check(open_reader(directory), opened, asked, Promise.of("within-step")), [str(directory)]
+        )
         if found is None:
             return
         assert not [why for why in found.unchecked.values() if UNFORESEEN.match(why)], found.unchecked

@@ -103,7 +103,9 @@ def tensor_damage(draw):
                 ending = nasty.encode("utf-8", "ignore").decode()  # safetensors writes no half of a surrogate pair
                 tensors[f"{key}{('_scale', '.lora_A.weight', '2', ending + '3')[pair % 4]}"] = tensors[key].clone()
             else:
-                numbers = (float("nan"), float("inf"), 1e30, 0.0) if tensors[key].is_floating_point() else (0, 1, -1, 99)
+                numbers = (
+                    (float("nan"), float("inf"), 1e30, 0.0) if tensors[key].is_floating_point() else (0, 1, -1, 99)
+                )
                 tensors[key].view(-1)[pair % tensors[key].numel()] = numbers[pair % 4]
             save_file(tensors, path, metadata={"format": "pt"})
             return
