@@ -227,7 +227,8 @@ def test_an_interrupt_ends_the_tool_and_its_children(source, cache, tmp_path):
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's parent may ignore it
 from support.fake_tool import FAKE, fake
 from superweight.cards.methods.tools import TOOLS
 from superweight.checkpoint import Cache, open_directory
