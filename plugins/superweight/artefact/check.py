@@ -11,6 +11,7 @@ from superweight.artefact.lint import Subject, lint
 from superweight.artefact.names import alike
 from superweight.artefact.numbers import hexadecimal, rounded
 from superweight.artefact.reading import Held, Reader
+from superweight.artefact.smoothing import smoothed
 from superweight.cards.base import Coordinate
 from superweight.cards.promise import Promise, lost
 from superweight.errors import InfraError
@@ -47,7 +48,8 @@ def check(
     weights = []
     for where, status in super_weights.items():
         original = _original(reference, where)
-        weights.append(compared(where, status, original, _held(artefact, where, original), promise))
+        weight = compared(where, status, original, _held(artefact, where, original), promise)
+        weights.append(_unless_smoothed(artefact, reference, weight))
     found = look(artefact, reference, weights, thorough=thorough)
     named = {"reference": str(reference.path), "promise": str(promise), "named_by": named_by}
     return found.model_copy(update={**named, "super_weights": weights, "seconds": time.perf_counter() - started})
@@ -112,6 +114,14 @@ def compared(
         outcome=outcome(number, value, step),
         kept=promise.kept(number, value, step),
     )
+
+
+def _unless_smoothed(artefact: Reader, reference: Reader, weight: CheckedWeight) -> CheckedWeight:
+    """A weight that moved with its whole column cannot be told: the layer before may make up for it."""
+    if weight.kept or weight.outcome not in ("moved", "lost"):
+        return weight
+    why = smoothed(artefact, reference, weight)
+    return weight if why is None else weight.model_copy(update={"outcome": "cannot-tell", "reason": why})
 
 
 def outcome(original: float, value: float, step: float) -> Outcome:

@@ -82,6 +82,11 @@ class SafetensorsReader:
             return found
         return Held(module.name, storing.describe(self.artefact, module.name), found)
 
+    def shape(self, where: Coordinate) -> tuple[int, int] | None:
+        """Rows and columns of the down projection of a layer, and of an expert, where it is plain."""
+        module = self._down.of(where.layer, where.expert)
+        return None if module is None else plain_shape(self.artefact, module.name, stacked=module.stacked)
+
     def matrices(self) -> Iterator[tuple[int, int | None, tuple[int, int]]]:
         """Layer, expert and `(rows, columns)` of every down projection that is plain, of few experts a layer."""
         ordered = sorted(self._down.modules.items(), key=lambda item: (item[0][0], item[0][1] or 0))
