@@ -8,7 +8,9 @@ from superweight.artefact.formats.base import Decoded, Format, Place
 from superweight.artefact.formats.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from superweight.artefact.formats.compressed_tensors import CompressedTensors
 from superweight.artefact.formats.dense import Dense
+from superweight.artefact.formats.float8_blocks import Float8Blocks
 from superweight.artefact.formats.gptq import Gptq
+from superweight.artefact.formats.mxfp4_experts import Mxfp4Experts
 from superweight.artefact.formats.quanto import Quanto
 from superweight.artefact.formats.torchao import TorchAO
 
@@ -20,6 +22,8 @@ FORMATS: tuple[Format, ...] = (
     CompressedTensors(),
     Awq(),
     Gptq(),
+    Float8Blocks(),
+    Mxfp4Experts(),
     Dense(),
 )
 """In the order in which they are asked."""

@@ -33,7 +33,11 @@ def packed_float(artefact: Artefact, name: str, row: int, column: int, bits: int
     value = artefact.integer(name, row, first)
     if shift + bits > 8:
         value |= artefact.integer(name, row, first + 1) << 8
-    code = (value >> shift) & ((1 << bits) - 1)
+    return float_of_code((value >> shift) & ((1 << bits) - 1), bits)
+
+
+def float_of_code(code: int, bits: int) -> float:
+    """What a code of 4 bits (E2M1) or 6 (E2M3) stands for."""
     sign = -1.0 if code >> (bits - 1) else 1.0
     return sign * _magnitudes(bits)[code & ((1 << (bits - 1)) - 1)]
 
