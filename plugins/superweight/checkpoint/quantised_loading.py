@@ -31,6 +31,7 @@ from superweight.checkpoint.quantisers import (
     rounds_activations,
     scale_spans_tokens,
     settings_of,
+    weights_differ,
 )
 from superweight.checkpoint.quiet import quiet
 from superweight.checkpoint.same_model import check_architecture, check_vocabulary, tokenizer_differences
@@ -172,6 +173,12 @@ class _Loading:
             raise InfraError(
                 f"{self._directory}: weights of {method} cannot be decoded before they are run; that is known of "
                 f"{', '.join(DECODED)}. Leave 'load' out of the card.",
+                reason="unsupported",
+            )
+        if method == "compressed-tensors" and weights_differ(self._settings.values):
+            raise InfraError(
+                f"{self._directory}: its groups store weights in different ways, and transformers "
+                f"{version('transformers')} decodes all of them by the first, into other numbers. Load it as shipped.",
                 reason="unsupported",
             )
         config = getattr(importlib.import_module("transformers"), DECODED[method])

@@ -35,6 +35,9 @@ DECODED = {"compressed-tensors": "CompressedTensorsConfig", "fp8": "FineGrainedF
 """Quantisers whose weights transformers decodes while it loads, if its configuration of this name says so."""
 
 
+_WAY = ("num_bits", "type", "symmetric", "strategy", "group_size", "block_structure")
+
+
 class Settings(NamedTuple):
     """What a directory says of its quantiser.
 
@@ -134,6 +137,23 @@ def rounds_activations(settings: Settings) -> bool | None:
         case "fp8" | "fbgemm_fp8" | "bitnet":
             return True
     return None
+
+
+def weights_differ(values: Mapping[str, Any]) -> bool:
+    """Whether settings of compressed-tensors have groups whose weights are stored in different ways.
+
+    Where weights are decoded while they are loaded, transformers reads every dense module by the first group's way, and
+    says nothing: codes of 8 bits are read as such of 4.
+
+    Args:
+        values: the settings.
+    """
+    groups = values.get("config_groups")
+    listed = list(groups.values()) if isinstance(groups, Mapping) else []
+    weights = [group.get("weights") for group in listed if isinstance(group, Mapping)]
+    formats = [group.get("format") or values.get("format") for group in listed if isinstance(group, Mapping)]
+    ways = [[one.get(key) for key in _WAY] for one in weights if isinstance(one, Mapping)]
+    return any(way != ways[0] for way in ways) or (bool(ways) and any(one != formats[0] for one in formats))
 
 
 def scale_spans_tokens(settings: Settings) -> bool:

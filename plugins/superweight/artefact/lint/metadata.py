@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from superweight.artefact.container import SEPARATE, Artefact
+from superweight.artefact.formats.compressed_tensors import is_compressed_tensors
 from superweight.artefact.formats.packing_settings import stated
 from superweight.artefact.lint.rule import Fault, Rule, Subject
 from superweight.artefact.reading import SafetensorsReader
+from superweight.checkpoint.quantisers import weights_differ
 from superweight.checkpoint.shards import read_json
 
 _ADVICE = "Correct the settings, or write the artefact again: a loader believes the settings."
@@ -72,6 +74,18 @@ def _sizes(reader: object) -> Iterator[Fault]:
             yield Fault(f"{artefact.path.name}/config.json: hidden_size", found, _ADVICE)
 
 
+def _groups(subject: Subject) -> Iterator[Fault]:
+    """Modules in different formats, of which a loader that decodes them takes one for all."""
+    artefact = subject.artefact
+    if artefact is not None and is_compressed_tensors(artefact) and weights_differ(artefact.settings):
+        yield Fault(
+            f"{artefact.path.name}/config.json: config_groups",
+            "expected one way of storing weights; transformers reads all by the first group's where it decodes them "
+            "while loading (CompressedTensorsConfig(dequantize=True))",
+            "Load it as shipped, never with dequantize=True.",
+        )
+
+
 def _no_config(subject: Subject) -> Iterator[Fault]:
     artefact = subject.artefact
     if artefact is not None and not (artefact.path / "config.json").is_file():
@@ -81,5 +95,6 @@ def _no_config(subject: Subject) -> Iterator[Fault]:
 
 RULES = (
     Rule("metadata-disagrees", "A loader believes the settings and decodes other numbers.", "error", _disagrees),
+    Rule("groups-differ", "A loader decodes all modules as the first group's, into other numbers.", "warning", _groups),
     Rule("config-missing", "Without config.json no loader knows what the weights are.", "error", _no_config),
 )
