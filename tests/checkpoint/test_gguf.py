@@ -229,3 +229,14 @@ def assert_same_weights(path, checkpoint):
     for name, tensor in theirs.items():
         assert ours[name].dtype == tensor.dtype == torch.float32
         assert torch.equal(tensor.view(torch.int32), ours[name].view(torch.int32)), name
+
+
+def test_a_tensor_of_another_shape_than_the_metadata_say_is_refused(tiny_gguf, own_cache):
+    held = bytearray(tiny_gguf.read_bytes())
+    name = b"blk.0.attn_output.weight"
+    rows = held.index(name) + len(name) + 4 + 8  # after the number of dimensions and the first size
+    assert held[rows] == HIDDEN
+    held[rows] = HIDDEN // 2
+    tiny_gguf.write_bytes(held)
+    message = refused("unsupported", lambda: resolve(source(tiny_gguf), own_cache, progress=False))
+    assert str(tiny_gguf) in message

@@ -109,7 +109,7 @@ def _load(gguf: Path, alone: str) -> Any:
         model, info = AutoModelForCausalLM.from_pretrained(
             alone, gguf_file="model.gguf", dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:  # the last, of tensors' shapes
         raise InfraError(
             f"{gguf}: transformers cannot convert this GGUF ({error}). Use the model's safetensors instead.",
             reason="unsupported",
